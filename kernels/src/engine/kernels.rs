@@ -1,0 +1,117 @@
+//! The table of compiled kernels: thin shims that carry `#[target_feature]`, chosen once per operation.
+
+use super::microkernel::{TileFn, tile};
+use super::rows;
+use crate::isa::{Isa, Level};
+
+/// Row counts a register tile is compiled for: powers of two up to the ISA's.
+const ROW_STEPS: usize = 4;
+const MAX_VECTORS: usize = 3;
+
+/// Everything that depends on the instruction set, for one element type.
+pub struct Kernels<T: 'static> {
+    /// Elements in a vector register.
+    pub(crate) lanes: usize,
+    /// Rows of the largest register tile.
+    pub(crate) mr: usize,
+    /// Width of a packed panel.
+    pub(crate) nr: usize,
+    /// `tiles[v - 1][log2 rows]`.
+    tiles: [[TileFn<T>; ROW_STEPS]; MAX_VECTORS],
+    /// See [`rows::blend`]. Callable because the table is reached only through an [`Isa`].
+    pub(crate) blend: unsafe fn(*mut T, *const T, usize, T, T),
+    /// See [`rows::dot`].
+    pub(crate) dot: unsafe fn(*const T, *const T, usize) -> T,
+    /// See [`rows::copy_rows`].
+    pub(crate) copy_rows: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
+}
+
+impl<T> Kernels<T> {
+    /// The largest row count with a microkernel that is at most `rows >= 1`.
+    pub(crate) fn rows_step(&self, rows: usize) -> usize {
+        self.mr.min(1 << rows.ilog2())
+    }
+
+    /// The microkernel for `rows` (from [`Kernels::rows_step`]) and `cols <= nr` columns, rounded up to vectors.
+    pub(crate) fn tile(&self, rows: usize, cols: usize) -> TileFn<T> {
+        self.tiles[cols.div_ceil(self.lanes) - 1][rows.ilog2() as usize]
+    }
+}
+
+/// Stamps the shims of one ISA and element type and collects them in a static table. Where the ISA's tile is smaller than
+/// the largest, the table repeats its largest; `rows_step` and `nr` never ask for more.
+macro_rules! table {
+    ($name:ident, $t:ident, $simd:ty, rows $max_rows:literal, vectors $max_vectors:literal $(, #[$feature:meta])?) => {
+        mod $name {
+            use super::*;
+            use crate::simd::Simd;
+            type S = $simd;
+
+            // SAFETY of the shims: a table is reached only through an Isa, the proof that this CPU has the features;
+            // what pointers must satisfy is the contract of the function each forwards to.
+            $(#[$feature])?
+            unsafe fn microkernel<const M: usize, const V: usize>(
+                depth: usize, l: *const $t, r: *const $t, c: *mut $t, ldc: usize, fresh: bool,
+            ) {
+                // SAFETY: see above.
+                unsafe { tile::<$t, S, M, V>(depth, l, r, c, ldc, fresh, 0.0) }
+            }
+            $(#[$feature])?
+            unsafe fn blend(dst: *mut $t, src: *const $t, n: usize, alpha: $t, beta: $t) {
+                // SAFETY: see above.
+                unsafe { rows::blend::<$t, S>(dst, src, n, alpha, beta) }
+            }
+            $(#[$feature])?
+            unsafe fn dot(a: *const $t, b: *const $t, n: usize) -> $t {
+                // SAFETY: see above.
+                unsafe { rows::dot::<$t, S>(a, b, n) }
+            }
+            $(#[$feature])?
+            unsafe fn copy_rows(
+                dst: *mut $t, step: usize, src: *const $t, src_step: isize, width: usize, count: usize,
+            ) {
+                // SAFETY: see above.
+                unsafe { rows::copy_rows::<$t, S>(dst, step, src, src_step, width, count) }
+            }
+
+            const fn vectors<const V: usize>() -> [TileFn<$t>; ROW_STEPS] {
+                [microkernel::<1, V>, microkernel::<2, V>, microkernel::<4, V>, microkernel::<$max_rows, V>]
+            }
+
+            pub(super) static TABLE: Kernels<$t> = Kernels {
+                lanes: <S as Simd<$t>>::LANES,
+                mr: <S as Simd<$t>>::ROWS,
+                nr: <S as Simd<$t>>::LANES * <S as Simd<$t>>::VECTORS,
+                tiles: [vectors::<1>(), vectors::<2>(), vectors::<$max_vectors>()],
+                blend,
+                dot,
+                copy_rows,
+            };
+            const _: () = assert!(<S as Simd<$t>>::ROWS == $max_rows && <S as Simd<$t>>::VECTORS == $max_vectors);
+        }
+    };
+}
+
+macro_rules! tables {
+    ($t:ident) => {
+        /// The kernels of `isa` for this element type.
+        pub(crate) fn $t(isa: Isa) -> &'static Kernels<$t> {
+            #[cfg(target_arch = "x86_64")]
+            table!(avx512, $t, crate::simd::avx512::Avx512, rows 8, vectors 3,
+                #[target_feature(enable = "avx512f,avx2,fma")]);
+            #[cfg(target_arch = "x86_64")]
+            table!(avx2, $t, crate::simd::avx2::Avx2, rows 4, vectors 3, #[target_feature(enable = "avx2,fma")]);
+            table!(portable, $t, crate::simd::portable::Portable, rows 4, vectors 2);
+            match isa.level() {
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => &avx512::TABLE,
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => &avx2::TABLE,
+                _ => &portable::TABLE,
+            }
+        }
+    };
+}
+
+tables!(f32);
+tables!(f64);

@@ -1,0 +1,58 @@
+//! The register tile: the one inner loop under every product.
+//!
+//! ```text
+//!   c[i][j]  (+)=  sum_p  l[p][i] * r[p][j]        i < M rows, j < V vectors of lanes, p < depth
+//! ```
+//!
+//! `l` and `r` point into packed panels: for each `p`, `NR = LANES * VECTORS` consecutive elements. Rows are broadcast
+//! from `l`, vectors are read from `r`, and all `M * V` sums stay in registers over the whole depth. Per step of depth:
+//! `M * V` FMAs, `V` loads and `M` broadcasts.
+
+use crate::simd::Simd;
+
+/// What a microkernel does with its sums.
+pub(crate) type TileFn<T> = unsafe fn(depth: usize, l: *const T, r: *const T, c: *mut T, ldc: usize, fresh: bool);
+
+/// Computes one register tile into `c` (row-major, leading dimension `ldc`): overwrites if `fresh`, adds otherwise.
+///
+/// # Safety
+/// On a CPU with S's instruction set, inside a function compiled for it: `l` and `r` are readable for `depth` panel
+/// rows, `c` writable for M rows of V vectors.
+#[inline(always)]
+pub(crate) unsafe fn tile<T: Copy, S: Simd<T>, const M: usize, const V: usize>(
+    depth: usize,
+    l: *const T,
+    r: *const T,
+    c: *mut T,
+    ldc: usize,
+    fresh: bool,
+    zero: T,
+) {
+    let step = S::LANES * S::VECTORS;
+    // SAFETY: the caller's contract; p < depth, i < M and v < V keep every access inside it.
+    unsafe {
+        let mut sums = [[S::splat(zero); V]; M];
+        let (mut lp, mut rp) = (l, r);
+        for _ in 0..depth {
+            let mut right = [S::splat(zero); V];
+            for v in 0..V {
+                right[v] = S::load(rp.add(v * S::LANES));
+            }
+            for i in 0..M {
+                let left = S::splat(*lp.add(i));
+                for v in 0..V {
+                    sums[i][v] = S::fma(left, right[v], sums[i][v]);
+                }
+            }
+            lp = lp.add(step);
+            rp = rp.add(step);
+        }
+        for i in 0..M {
+            for v in 0..V {
+                let at = c.add(i * ldc + v * S::LANES);
+                let sum = if fresh { sums[i][v] } else { S::add(S::load(at), sums[i][v]) };
+                S::store(at, sum);
+            }
+        }
+    }
+}

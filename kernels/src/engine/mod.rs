@@ -1,0 +1,287 @@
+//! The engine: `epilogue(pack(L) pack(R))`, the blocked loops under every dense kernel, written once.
+//!
+//! ```text
+//! for each tile of the output, on whichever thread is free                     macro-tile, in L2
+//!     for each slab of KC depths of the tile's chunk                           depth innermost: the tile is finished
+//!         for each panel of nr columns                                         R panel of the slab, in L1
+//!             for each step of mr rows                                         register tile
+//!                 tile[rows][cols] += sum_p L[p][rows] R[p][cols]
+//!     epilogue(tile)
+//! ```
+//!
+//! Panels are packed ahead where several tiles share them, else by each task for itself. A long sum over few tiles is cut
+//! into chunks by a rule that knows only the shape; partial tiles are added in order. So the bits of a result do not
+//! depend on the number of threads.
+
+pub mod epilogue;
+pub(crate) mod kernels;
+mod microkernel;
+pub mod pack;
+mod plan;
+mod rows;
+
+use crate::element::Element;
+use crate::par::Par;
+use core::mem::MaybeUninit;
+use core::ops::Range;
+use dyn_stack::{MemStack, StackReq};
+use epilogue::{Epilogue, Tile};
+use kernels::Kernels;
+use pack::Pack;
+use plan::{Plan, Region, aligned};
+
+/// One tiled product: `left [m, k] * right [k, n]`.
+pub struct Engine<'a, T: Element> {
+    left: &'a dyn Pack<T>,
+    /// `None`: the left operand's transpose; only the lower triangle is computed.
+    right: Option<&'a dyn Pack<T>>,
+    epilogue: &'a dyn Epilogue<T>,
+    plan: Plan,
+    kernels: &'static Kernels<T>,
+    par: Par,
+}
+
+/// Panels packed ahead.
+#[derive(Clone, Copy)]
+struct Packed<'a, T> {
+    left: &'a [T],
+    right: &'a [T],
+}
+
+/// What a worker owns: a tile, and slabs if it packs for itself. Handed out by worker number.
+struct Buffers<T> {
+    ptr: *mut T,
+    len: usize,
+}
+
+// SAFETY: each worker takes the part with its own number.
+unsafe impl<T: Send> Sync for Buffers<T> {}
+
+impl<T: Element> Buffers<T> {
+    fn new(memory: &mut [MaybeUninit<T>], parts: usize) -> Self {
+        Buffers { ptr: memory.as_mut_ptr().cast(), len: memory.len() / parts.max(1) }
+    }
+
+    /// # Safety
+    /// No two live borrows of one `part`; parts below the number given to `new`. Read only what has been written.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn part(&self, part: usize) -> &mut [T] {
+        // SAFETY: parts are disjoint; floating-point memory has no invalid bits, and callers write before they read.
+        unsafe { core::slice::from_raw_parts_mut(self.ptr.add(part * self.len), self.len) }
+    }
+}
+
+fn plan<T: Element>(m: usize, n: usize, k: usize, symmetric: bool, par: Par) -> Plan {
+    let region = if symmetric { Region::Lower } else { Region::Full };
+    Plan::new(m, n, k, region, T::kernels(par.isa()))
+}
+
+/// Scratch for a product of this shape.
+pub(crate) fn scratch<T: Element>(m: usize, n: usize, k: usize, symmetric: bool, par: Par) -> StackReq {
+    plan::<T>(m, n, k, symmetric, par).scratch::<T>(par)
+}
+
+/// The longest chain of additions into one entry of a product of this shape.
+pub(crate) fn depth<T: Element>(m: usize, n: usize, k: usize, symmetric: bool, par: Par) -> usize {
+    plan::<T>(m, n, k, symmetric, par).depth()
+}
+
+impl<'a, T: Element> Engine<'a, T> {
+    /// `epilogue(left right^T)` with both operands indexed `[index, depth]`.
+    pub fn product(left: &'a dyn Pack<T>, right: &'a dyn Pack<T>, epilogue: &'a dyn Epilogue<T>, par: Par) -> Self {
+        assert_eq!(left.depth(), right.depth(), "product: depths differ");
+        Self::new(left, Some(right), epilogue, par)
+    }
+
+    /// `epilogue(x x^T)`, tiles that meet the lower triangle only.
+    pub fn symmetric(x: &'a dyn Pack<T>, epilogue: &'a dyn Epilogue<T>, par: Par) -> Self {
+        Self::new(x, None, epilogue, par)
+    }
+
+    fn new(left: &'a dyn Pack<T>, right: Option<&'a dyn Pack<T>>, epilogue: &'a dyn Epilogue<T>, par: Par) -> Self {
+        let n = right.unwrap_or(left).extent();
+        let plan = plan::<T>(left.extent(), n, left.depth(), right.is_none(), par);
+        Engine { left, right, epilogue, plan, kernels: T::kernels(par.isa()), par: plan.par(par) }
+    }
+
+    /// Runs the product. `stack` must hold [`scratch`] for its shape.
+    pub fn run(&self, stack: &mut MemStack) {
+        let plan = &self.plan;
+        if plan.m == 0 || plan.n == 0 {
+            return;
+        }
+        let ahead = plan.packs_ahead();
+        let left_len = if ahead { plan.packed_len(plan.m, plan.k) } else { 0 };
+        let right_len = if ahead && self.right.is_some() { plan.packed_len(plan.n, plan.k) } else { 0 };
+        let (left, stack) = aligned::<T>(stack, left_len);
+        let (right, stack) = aligned::<T>(stack, right_len);
+        let packed = match ahead {
+            true => self.pack_ahead(left, right),
+            false => Packed { left: &[], right: &[] },
+        };
+        let degree = self.par.degree();
+        let (l, r) = plan.slab_lens();
+        let (slabs, stack) = aligned::<T>(stack, (l + r) * degree);
+        let (tiles, stack) = aligned::<T>(stack, plan.tile_len() * degree);
+        let (partials, _) = aligned::<T>(stack, plan.partials_len());
+        let slabs = Buffers::new(slabs, degree);
+        let tiles = Buffers::new(tiles, degree);
+        let partials = Buffers::new(partials, plan.tiles() * plan.chunks);
+
+        self.par.for_each(plan.tiles() * plan.chunks, &|worker, task| {
+            let (index, chunk) = (task / plan.chunks, task % plan.chunks);
+            // SAFETY: one task at a time has this worker's number, and one task this partial tile.
+            let (slabs, tile) =
+                unsafe { (slabs.part(worker), if plan.chunks > 1 { partials.part(task) } else { tiles.part(worker) }) };
+            self.compute(index, chunk, packed, slabs, tile);
+            if plan.chunks == 1 {
+                self.finish(index, tile);
+            }
+        });
+        if plan.chunks > 1 {
+            self.par.for_each(plan.tiles(), &|_, index| {
+                // SAFETY: the chunks of one tile belong to this task.
+                let sum = unsafe { partials.part(index * plan.chunks) };
+                for chunk in 1..plan.chunks {
+                    // SAFETY: as above; another part than `sum`.
+                    let part = unsafe { partials.part(index * plan.chunks + chunk) };
+                    // SAFETY: two distinct tiles of one length.
+                    unsafe { (self.kernels.blend)(sum.as_mut_ptr(), part.as_ptr(), part.len(), T::one(), T::one()) };
+                }
+                self.finish(index, sum);
+            });
+        }
+    }
+
+    /// Packs whole operands, by panel and stretch of depth.
+    fn pack_ahead<'s>(&self, left: &'s mut [MaybeUninit<T>], right: &'s mut [MaybeUninit<T>]) -> Packed<'s, T> {
+        const STRETCH: usize = 512;
+        let (plan, nr) = (&self.plan, self.plan.nr);
+        let left_panels = plan.m.div_ceil(nr);
+        let right_panels = if self.right.is_some() { plan.n.div_ceil(nr) } else { 0 };
+        let stretches = plan.k.div_ceil(STRETCH);
+        let (to_left, to_right) = (Buffers::new(left, left_panels), Buffers::new(right, right_panels));
+        self.par.for_each((left_panels + right_panels) * stretches, &|_, task| {
+            let (panel, start) = (task / stretches, task % stretches * STRETCH);
+            let (operand, to, panel) = match panel.checked_sub(left_panels) {
+                None => (self.left, &to_left, panel),
+                Some(panel) => (self.right.unwrap_or(self.left), &to_right, panel),
+            };
+            let end = plan.k.min(start + STRETCH);
+            // SAFETY: tasks of one panel take disjoint stretches of it; the borrow is cut down to this task's at once.
+            let memory =
+                unsafe { core::slice::from_raw_parts_mut(to.ptr.add(panel * to.len + start * nr), (end - start) * nr) };
+            operand.pack(memory, panel * nr, start, self.kernels);
+        });
+        // SAFETY: every panel has been filled.
+        let (left, right) = unsafe { (left.assume_init_ref(), right.assume_init_ref()) };
+        Packed { left, right: if self.right.is_some() { right } else { left } }
+    }
+
+    /// Sums one chunk of one tile.
+    fn compute(&self, index: usize, chunk: usize, packed: Packed<'_, T>, slabs: &mut [T], tile: &mut [T]) {
+        let plan = &self.plan;
+        let (rows, cols) = plan.tile(index);
+        if plan.chunk(chunk).is_empty() {
+            return tile.fill(T::zero());
+        }
+        let (slab_left, slab_right) = slabs.split_at_mut(plan.slab_lens().0);
+        for depths in plan.slabs(chunk) {
+            let fresh = depths.start == plan.chunk(chunk).start;
+            if plan.packs_ahead() {
+                let stretch = |packed: &'_ [T], from: usize| packed[from / plan.nr * plan.nr * plan.k..].as_ptr();
+                let l = Panels {
+                    ptr: stretch(packed.left, rows.start),
+                    step: plan.nr * plan.k,
+                    offset: depths.start * plan.nr,
+                };
+                let r = Panels { ptr: stretch(packed.right, cols.start), ..l };
+                self.slab((&rows, &cols), depths.len(), l, r, tile, fresh);
+            } else {
+                self.pack_slab(self.left, slab_left, &depths);
+                let l = Panels { ptr: slab_left.as_ptr(), step: plan.nr * depths.len(), offset: 0 };
+                let r = match self.right {
+                    None => l,
+                    Some(right) => {
+                        self.pack_slab(right, slab_right, &depths);
+                        Panels { ptr: slab_right.as_ptr(), ..l }
+                    }
+                };
+                self.slab((&rows, &cols), depths.len(), l, r, tile, fresh);
+            }
+        }
+    }
+
+    fn pack_slab(&self, operand: &dyn Pack<T>, slab: &mut [T], depths: &Range<usize>) {
+        let nr = self.plan.nr;
+        for (panel, memory) in slab.chunks_exact_mut(nr * depths.len()).enumerate().take(operand.extent().div_ceil(nr))
+        {
+            operand.pack(memory, panel * nr, depths.start, self.kernels);
+        }
+    }
+
+    /// Adds one slab to a tile.
+    fn slab(
+        &self,
+        (rows, cols): (&Range<usize>, &Range<usize>),
+        depth: usize,
+        left: Panels<T>,
+        right: Panels<T>,
+        tile: &mut [T],
+        fresh: bool,
+    ) {
+        let (plan, kernels) = (&self.plan, self.kernels);
+        let nr = plan.nr;
+        for j in (0..cols.len()).step_by(nr) {
+            let width = nr.min(cols.len() - j);
+            // Rows above the diagonal of a symmetric product are skipped, to the step.
+            let mut i = match plan.region {
+                Region::Full => 0,
+                Region::Lower => (cols.start + j).saturating_sub(rows.start) / kernels.mr * kernels.mr,
+            };
+            while i < rows.len() {
+                let step = kernels.rows_step(rows.len() - i);
+                let microkernel = kernels.tile(step, width);
+                // SAFETY: the kernels belong to an ISA this CPU has. Panels hold `depth` rows of nr from `offset` on; the
+                // tile has room for whole panels of columns, and rows i..i + step.
+                unsafe {
+                    let l = left.panel(i / nr).add(i % nr);
+                    let r = right.panel(j / nr);
+                    let c = tile.as_mut_ptr().add(i * plan.tn + j);
+                    microkernel(depth, l, r, c, plan.tn, fresh);
+                }
+                i += step;
+            }
+        }
+    }
+
+    fn finish(&self, index: usize, tile: &[T]) {
+        let (rows, cols) = self.plan.tile(index);
+        self.epilogue.apply(&Tile {
+            row: rows.start,
+            col: cols.start,
+            rows: rows.len(),
+            cols: cols.len(),
+            data: tile,
+            ld: self.plan.tn,
+            kernels: self.kernels,
+        });
+    }
+}
+
+/// Panels in memory: `step` elements apart, read from `offset` on.
+#[derive(Clone, Copy)]
+struct Panels<T> {
+    ptr: *const T,
+    step: usize,
+    offset: usize,
+}
+
+impl<T> Panels<T> {
+    /// # Safety
+    /// The panel must exist.
+    unsafe fn panel(&self, index: usize) -> *const T {
+        // SAFETY: the caller's contract.
+        unsafe { self.ptr.add(index * self.step + self.offset) }
+    }
+}

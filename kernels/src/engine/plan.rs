@@ -1,0 +1,195 @@
+//! Block sizes and the order of sums: a pure function of shape and instruction set, never of the thread count.
+
+use super::kernels::Kernels;
+use crate::element::Element;
+use crate::par::Par;
+use core::ops::Range;
+use dyn_stack::StackReq;
+
+/// Alignment of packed panels and tiles: a cache line, and the widest vector.
+const ALIGN: usize = 64;
+
+/// Depth of a packed slab. A right panel of it (`nr * KC` elements, 24 kB with 48 f32) stays in L1 while left panels stream.
+const KC: usize = 128;
+
+/// Sides of macro-tiles, largest first: multiples of every panel width. A tile and its two slabs fill half of a 1 MB L2.
+const SIDES: [usize; 5] = [240, 192, 144, 96, 48];
+
+/// Tasks that a product is cut into if it is large enough: enough to balance the threads of a desktop, few enough that
+/// their cost (an epilogue each, a panel read again) stays small.
+const TASKS: usize = 28;
+
+/// A depth that is worth a chunk of its own, and the tasks below which depth is cut.
+const CHUNK: usize = 1024;
+const CHUNKED_TASKS: usize = 8;
+
+/// Multiply-adds below which a product runs on the calling thread.
+const PARALLEL_WORK: usize = 1 << 18;
+
+/// Which part of the product is computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Region {
+    Full,
+    /// Tiles that meet the lower triangle of a square product.
+    Lower,
+}
+
+/// How one product is cut into tasks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Plan {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) nr: usize,
+    /// Sides of a macro-tile.
+    pub(crate) tm: usize,
+    pub(crate) tn: usize,
+    pub(crate) region: Region,
+    /// The depth is cut into this many chunks, each summed into a tile of its own.
+    pub(crate) chunks: usize,
+}
+
+impl Plan {
+    pub(crate) fn new<T: Element>(m: usize, n: usize, k: usize, region: Region, kernels: &Kernels<T>) -> Plan {
+        // f64 tiles are half as many elements, so that they take the same part of L2.
+        let largest = if size_of::<T>() > 4 { 1 } else { 0 };
+        let nr = kernels.nr;
+        let with_side = |side: usize| Plan {
+            m,
+            n,
+            k,
+            nr,
+            tm: side.min(m.next_multiple_of(nr)).max(nr),
+            tn: side.min(n.next_multiple_of(nr)).max(nr),
+            region,
+            chunks: 1,
+        };
+        let candidates = SIDES[largest..].iter().map(|&side| with_side(side));
+        let mut plan = candidates
+            .clone()
+            .find(|plan| plan.tiles() >= TASKS)
+            .or(candidates.last())
+            .unwrap_or_else(|| with_side(nr));
+        if m * n * k < PARALLEL_WORK {
+            plan = with_side(SIDES[largest]);
+        } else if plan.tiles() < CHUNKED_TASKS {
+            plan.chunks = (k / CHUNK).clamp(1, CHUNKED_TASKS.div_ceil(plan.tiles().max(1)) * 2);
+        }
+        plan
+    }
+
+    /// Tiles along rows and columns.
+    fn grid(&self) -> (usize, usize) {
+        (self.m.div_ceil(self.tm), self.n.div_ceil(self.tn))
+    }
+
+    /// The number of tiles computed.
+    pub(crate) fn tiles(&self) -> usize {
+        let (rows, cols) = self.grid();
+        match self.region {
+            Region::Full => rows * cols,
+            Region::Lower => rows * (rows + 1) / 2,
+        }
+    }
+
+    /// Rows and columns of the output in tile `index`.
+    pub(crate) fn tile(&self, index: usize) -> (Range<usize>, Range<usize>) {
+        let (rows, cols) = self.grid();
+        let (i, j) = match self.region {
+            Region::Full => (index / cols, index % cols),
+            Region::Lower => {
+                // Longest rows of tiles first: the small last row of tiles ends the product with short tasks.
+                let mut i = 0;
+                let mut rest = index;
+                while rest > i {
+                    i += 1;
+                    rest -= i;
+                }
+                debug_assert!(i < rows);
+                (i, rest)
+            }
+        };
+        let clip = |at: usize, side: usize, end: usize| at * side..end.min((at + 1) * side);
+        (clip(i, self.tm, self.m), clip(j, self.tn, self.n))
+    }
+
+    /// Depths of chunk `index`: multiples of [`KC`], but for the last.
+    pub(crate) fn chunk(&self, index: usize) -> Range<usize> {
+        let blocks = self.k.div_ceil(KC);
+        let cut = |c: usize| (blocks * c / self.chunks * KC).min(self.k);
+        cut(index)..cut(index + 1)
+    }
+
+    /// The slabs of a chunk.
+    pub(crate) fn slabs(&self, chunk: usize) -> impl Iterator<Item = Range<usize>> {
+        let depths = self.chunk(chunk);
+        depths.clone().step_by(KC).map(move |p| p..depths.end.min(p + KC))
+    }
+
+    /// Packing pays once a panel is read by more than one tile; else each task packs its own slabs, which never leave L2.
+    pub(crate) fn packs_ahead(&self) -> bool {
+        self.grid() != (1, 1)
+    }
+
+    /// The longest chain of additions into one entry: within a slab, over slabs, over chunks.
+    pub(crate) fn depth(&self) -> usize {
+        let longest = (0..self.chunks).map(|c| self.chunk(c).len()).max().unwrap_or(0);
+        KC.min(longest) + longest.div_ceil(KC) + self.chunks
+    }
+
+    /// Threads that this much work feeds.
+    pub(crate) fn par(&self, par: Par) -> Par {
+        match self.m * self.n * self.k < PARALLEL_WORK {
+            true => par.at_most(1),
+            false => par.at_most(self.tiles() * self.chunks),
+        }
+    }
+
+    pub(crate) fn tile_len(&self) -> usize {
+        self.tm * self.tn
+    }
+
+    /// Elements of a packed operand with `extent` indices.
+    pub(crate) fn packed_len(&self, extent: usize, depth: usize) -> usize {
+        extent.next_multiple_of(self.nr) * depth
+    }
+
+    /// Elements of the slabs that a worker packs for itself.
+    pub(crate) fn slab_lens(&self) -> (usize, usize) {
+        match self.packs_ahead() {
+            true => (0, 0),
+            false => (self.packed_len(self.m, KC.min(self.k)), self.packed_len(self.n, KC.min(self.k))),
+        }
+    }
+
+    pub(crate) fn scratch<T: Element>(&self, par: Par) -> StackReq {
+        let req = |len: usize| StackReq::new_aligned::<T>(len, ALIGN);
+        let (left, right) = match (self.packs_ahead(), self.region) {
+            (false, _) => (0, 0),
+            (true, Region::Lower) => (self.packed_len(self.m, self.k), 0),
+            (true, Region::Full) => (self.packed_len(self.m, self.k), self.packed_len(self.n, self.k)),
+        };
+        let (l, r) = self.slab_lens();
+        let degree = self.par(par).degree();
+        StackReq::all_of(&[
+            req(left),
+            req(right),
+            req((l + r) * degree),
+            req(self.tile_len() * degree),
+            req(self.partials_len()),
+        ])
+    }
+
+    /// Elements of the chunks' tiles.
+    pub(crate) fn partials_len(&self) -> usize {
+        if self.chunks > 1 { self.tile_len() * self.tiles() * self.chunks } else { 0 }
+    }
+}
+
+/// The packed depth of one slab, exported for rounding bounds.
+pub(crate) fn aligned<T>(
+    stack: &mut dyn_stack::MemStack,
+    len: usize,
+) -> (&mut [core::mem::MaybeUninit<T>], &mut dyn_stack::MemStack) {
+    stack.make_aligned_uninit::<T>(len, ALIGN)
+}

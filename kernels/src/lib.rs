@@ -1,0 +1,20 @@
+//! The CPU kernels of `foof`: one tile engine, what feeds it, and the blocked Cholesky family on top.
+//!
+//! Start at [`engine`], which holds the loops; [`product`], [`covariance`] and [`cholesky`] are what it is used for.
+//! Functions here panic on shapes that disagree; the crate `foof` checks them first and returns typed errors.
+
+pub mod cholesky;
+pub mod covariance;
+mod element;
+pub mod engine;
+mod isa;
+mod par;
+pub mod product;
+mod simd;
+pub mod view;
+
+pub use element::{Element, Input};
+pub use engine::epilogue::{Blend, Triangle};
+pub use isa::{Isa, IsaError};
+pub use par::Par;
+pub use view::{MatMut, MatRef, View, ViewError, ViewMut};

@@ -1,0 +1,47 @@
+//! Matrix products: `out <- beta out + alpha L R`.
+
+use crate::element::{Element, Input};
+use crate::engine::epilogue::{Blend, Store};
+use crate::engine::pack::Strided;
+use crate::engine::{self, Engine};
+use crate::par::Par;
+use crate::view::{MatMut, MatRef};
+use dyn_stack::{MemStack, StackReq};
+
+/// `out <- beta out + alpha lhs rhs`, with `lhs` `[m, k]`, `rhs` `[k, n]`, `out` `[m, n]`, any strides. `m n k` multiply-adds.
+///
+/// # Panics
+/// If shapes disagree, or `stack` holds less than [`product_scratch`].
+pub fn product<L: Input, R: Input<Acc = L::Acc>>(
+    out: MatMut<'_, L::Acc>,
+    blend: Blend<L::Acc>,
+    lhs: MatRef<'_, L>,
+    rhs: MatRef<'_, R>,
+    par: Par,
+    stack: &mut MemStack,
+) {
+    let shapes = (out.shape(), [lhs.rows(), rhs.cols()], lhs.cols());
+    assert!(shapes.0 == shapes.1 && shapes.2 == rhs.rows(), "product: shapes disagree");
+    let [row_step, col_step] = out.strides().map(isize::unsigned_abs);
+    let (left, right) = (Strided::rows(lhs), Strided::columns(rhs));
+    // Rows of a tile are contiguous: a column-major output is computed as its transpose.
+    if row_step < col_step {
+        // SAFETY: the transposed product has the transposed output's shape.
+        let epilogue = unsafe { Store::new(out.transpose(), blend) };
+        Engine::product(&right, &left, &epilogue, par).run(stack);
+    } else {
+        // SAFETY: shapes were checked.
+        let epilogue = unsafe { Store::new(out, blend) };
+        Engine::product(&left, &right, &epilogue, par).run(stack);
+    }
+}
+
+/// Scratch of [`product`], whatever the strides.
+pub fn product_scratch<T: Element>(m: usize, n: usize, k: usize, par: Par) -> StackReq {
+    engine::scratch::<T>(m, n, k, false, par).or(engine::scratch::<T>(n, m, k, false, par))
+}
+
+/// The longest chain of additions into one entry of a [`product`]: `|fl(C) - C| <= gamma_depth |L||R|`.
+pub fn depth<T: Element>(m: usize, n: usize, k: usize, par: Par) -> usize {
+    engine::depth::<T>(m, n, k, false, par).max(engine::depth::<T>(n, m, k, false, par))
+}

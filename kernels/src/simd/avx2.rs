@@ -1,0 +1,106 @@
+//! AVX2 with FMA: 16 registers of 8 `f32` or 4 `f64`. The register tile is 4 rows of 3 vectors: 12 accumulators, 3 + 4 loads for 12 FMAs.
+
+use super::Simd;
+use core::arch::x86_64::*;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+/// A window that starts `n` elements before the end of the -1s is a mask of the first `n` lanes.
+static MASK_32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+static MASK_64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
+
+macro_rules! avx2 {
+    ($t:ident, $v:ident, $lanes:literal, $mask:ident, $set:ident, $load:ident, $store:ident, $mask_load:ident, $mask_store:ident,
+     $add:ident, $mul:ident, $fma:ident) => {
+        // SAFETY of every body: the trait's contract gives the instruction set; pointers are the caller's to vouch for.
+        impl Simd<$t> for Avx2 {
+            type V = $v;
+            const LANES: usize = $lanes;
+            const VECTORS: usize = 3;
+            const ROWS: usize = 4;
+
+            #[inline(always)]
+            unsafe fn splat(x: $t) -> $v {
+                // SAFETY: see above.
+                unsafe { $set(x) }
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const $t) -> $v {
+                // SAFETY: see above.
+                unsafe { $load(p) }
+            }
+            #[inline(always)]
+            unsafe fn store(p: *mut $t, v: $v) {
+                // SAFETY: see above.
+                unsafe { $store(p, v) }
+            }
+            #[inline(always)]
+            unsafe fn load_first(p: *const $t, n: usize) -> $v {
+                // SAFETY: see above; the mask's window lies inside its table because n < LANES.
+                unsafe {
+                    let mask = _mm256_loadu_si256($mask.as_ptr().add($lanes - n).cast());
+                    $mask_load(p, mask)
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_first(p: *mut $t, v: $v, n: usize) {
+                // SAFETY: as in load_first.
+                unsafe {
+                    let mask = _mm256_loadu_si256($mask.as_ptr().add($lanes - n).cast());
+                    $mask_store(p, mask, v)
+                }
+            }
+            #[inline(always)]
+            unsafe fn add(a: $v, b: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $add(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn mul(a: $v, b: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $mul(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $fma(a, b, c) }
+            }
+            #[inline(always)]
+            unsafe fn sum(v: $v) -> $t {
+                // SAFETY: a vector and an array of its lanes have one size and no invalid bits.
+                let lanes: [$t; $lanes] = unsafe { core::mem::transmute(v) };
+                super::portable::pairwise_sum(lanes)
+            }
+        }
+    };
+}
+
+avx2!(
+    f32,
+    __m256,
+    8,
+    MASK_32,
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_maskload_ps,
+    _mm256_maskstore_ps,
+    _mm256_add_ps,
+    _mm256_mul_ps,
+    _mm256_fmadd_ps
+);
+avx2!(
+    f64,
+    __m256d,
+    4,
+    MASK_64,
+    _mm256_set1_pd,
+    _mm256_loadu_pd,
+    _mm256_storeu_pd,
+    _mm256_maskload_pd,
+    _mm256_maskstore_pd,
+    _mm256_add_pd,
+    _mm256_mul_pd,
+    _mm256_fmadd_pd
+);

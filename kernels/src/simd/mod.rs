@@ -1,0 +1,37 @@
+//! Lanes: the dozen operations that every kernel is written in, and their three implementations.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod portable;
+
+/// Vectors of `T` on one instruction set, with the register tile that suits its register file.
+///
+/// # Safety
+/// Every method may be called only on a CPU that has the instruction set, from inside a function compiled for it:
+/// the methods are `#[inline(always)]` and take their target features from the caller.
+pub(crate) trait Simd<T: Copy>: Copy + 'static {
+    /// A vector register.
+    type V: Copy;
+    /// Elements in a register.
+    const LANES: usize;
+    /// Registers in a row of the register tile; a packed panel is `LANES * VECTORS` wide.
+    const VECTORS: usize;
+    /// Rows of the register tile.
+    const ROWS: usize;
+
+    unsafe fn splat(x: T) -> Self::V;
+    unsafe fn load(p: *const T) -> Self::V;
+    unsafe fn store(p: *mut T, v: Self::V);
+    /// The first `n < LANES` elements; the rest are zero and not touched in memory.
+    unsafe fn load_first(p: *const T, n: usize) -> Self::V;
+    /// The first `n < LANES` elements; the rest are not touched.
+    unsafe fn store_first(p: *mut T, v: Self::V, n: usize);
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`: rounded once where the instruction set has it, twice on the portable path.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The sum of all elements.
+    unsafe fn sum(v: Self::V) -> T;
+}

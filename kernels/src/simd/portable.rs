@@ -1,0 +1,83 @@
+//! Plain Rust on small arrays, which compilers turn into the vectors of any baseline (SSE2, NEON).
+//! Multiplies and adds: `mul_add` is a library call where the baseline has no FMA.
+
+use super::Simd;
+use core::ops::{Add, Mul};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+/// Sums halves: a chain of log2(L) additions.
+#[inline(always)]
+pub(crate) fn pairwise_sum<T: Copy + Add<Output = T>, const L: usize>(mut lanes: [T; L]) -> T {
+    let mut half = L / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = lanes[i] + lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn zip<T: Copy, const L: usize>(a: [T; L], b: [T; L], f: impl Fn(T, T) -> T) -> [T; L] {
+    core::array::from_fn(|i| f(a[i], b[i]))
+}
+
+macro_rules! portable {
+    ($t:ident, $lanes:literal) => {
+        impl Simd<$t> for Portable {
+            type V = [$t; $lanes];
+            const LANES: usize = $lanes;
+            const VECTORS: usize = 2;
+            const ROWS: usize = 4;
+
+            #[inline(always)]
+            unsafe fn splat(x: $t) -> Self::V {
+                [x; $lanes]
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const $t) -> Self::V {
+                // SAFETY: the caller vouches for LANES readable elements.
+                unsafe { p.cast::<Self::V>().read_unaligned() }
+            }
+            #[inline(always)]
+            unsafe fn store(p: *mut $t, v: Self::V) {
+                // SAFETY: the caller vouches for LANES writable elements.
+                unsafe { p.cast::<Self::V>().write_unaligned(v) }
+            }
+            #[inline(always)]
+            unsafe fn load_first(p: *const $t, n: usize) -> Self::V {
+                // SAFETY: the caller vouches for n readable elements.
+                core::array::from_fn(|i| if i < n { unsafe { *p.add(i) } } else { 0.0 })
+            }
+            #[inline(always)]
+            unsafe fn store_first(p: *mut $t, v: Self::V, n: usize) {
+                for (i, &x) in v.iter().enumerate().take(n) {
+                    // SAFETY: the caller vouches for n writable elements.
+                    unsafe { *p.add(i) = x }
+                }
+            }
+            #[inline(always)]
+            unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+                zip(a, b, Add::add)
+            }
+            #[inline(always)]
+            unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+                zip(a, b, Mul::mul)
+            }
+            #[inline(always)]
+            unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                zip(zip(a, b, Mul::mul), c, Add::add)
+            }
+            #[inline(always)]
+            unsafe fn sum(v: Self::V) -> $t {
+                pairwise_sum(v)
+            }
+        }
+    };
+}
+
+portable!(f32, 4);
+portable!(f64, 2);

@@ -1,0 +1,115 @@
+//! Matrices: views of rank two.
+
+use super::{View, ViewMut};
+use core::ops::Range;
+
+/// A read-only matrix view.
+pub type MatRef<'a, T> = View<'a, T, 2>;
+/// A mutable matrix view.
+pub type MatMut<'a, T> = ViewMut<'a, T, 2>;
+
+fn clip(range: Range<usize>, size: usize, what: &str) -> Range<usize> {
+    assert!(range.start <= range.end && range.end <= size, "{what} {range:?} outside a matrix of {size}");
+    range
+}
+
+macro_rules! matrix {
+    ($view:ident) => {
+        impl<'a, T> $view<'a, T, 2> {
+            /// The number of rows.
+            pub fn rows(&self) -> usize {
+                self.shape()[0]
+            }
+
+            /// The number of columns.
+            pub fn cols(&self) -> usize {
+                self.shape()[1]
+            }
+
+            /// The transpose: the same memory, axes exchanged.
+            pub fn transpose(self) -> Self {
+                let ([m, n], [rs, cs]) = (self.shape(), self.strides());
+                // SAFETY: the same elements under exchanged indices.
+                unsafe { self.reshaped([0, 0], [n, m], [cs, rs]) }
+            }
+
+            /// Rows `rows` and columns `cols`.
+            ///
+            /// # Panics
+            /// If a range reaches outside the matrix, as slicing does.
+            #[track_caller]
+            pub fn submatrix(self, rows: Range<usize>, cols: Range<usize>) -> Self {
+                let rows = clip(rows, self.rows(), "rows");
+                let cols = clip(cols, self.cols(), "columns");
+                let strides = self.strides();
+                // SAFETY: the ranges lie inside the shape.
+                unsafe { self.reshaped([rows.start, cols.start], [rows.len(), cols.len()], strides) }
+            }
+
+            /// Rows `rows`, all columns.
+            ///
+            /// # Panics
+            /// If the range reaches outside the matrix.
+            #[track_caller]
+            pub fn row_range(self, rows: Range<usize>) -> Self {
+                let cols = 0..self.cols();
+                self.submatrix(rows, cols)
+            }
+        }
+    };
+}
+
+matrix!(View);
+matrix!(ViewMut);
+
+impl<'a, T> ViewMut<'a, T, 2> {
+    /// The four blocks around `(row, col)`: upper left, upper right, lower left, lower right.
+    ///
+    /// # Panics
+    /// If the point lies outside the matrix.
+    #[track_caller]
+    pub fn split_at(self, row: usize, col: usize) -> [MatMut<'a, T>; 4] {
+        let ([m, n], strides) = (self.shape(), self.strides());
+        clip(0..row, m, "rows");
+        clip(0..col, n, "columns");
+        // SAFETY: the four blocks lie inside the shape and share no element.
+        let block =
+            |this: &Self, r: usize, c: usize, shape| unsafe { MatMut::from_raw(this.ptr_at([r, c]), shape, strides) };
+        [
+            block(&self, 0, 0, [row, col]),
+            block(&self, 0, col, [row, n - col]),
+            block(&self, row, 0, [m - row, col]),
+            block(&self, row, col, [m - row, n - col]),
+        ]
+    }
+
+    fn ptr_at(&self, [i, j]: [usize; 2]) -> *mut T {
+        let [rs, cs] = self.strides();
+        self.as_ref().as_ptr().wrapping_offset(i as isize * rs + j as isize * cs).cast_mut()
+    }
+}
+
+impl<T: Copy> ViewMut<'_, T, 2> {
+    /// Writes `value` everywhere.
+    pub fn fill(&mut self, value: T) {
+        for i in 0..self.rows() {
+            for j in 0..self.cols() {
+                self.set([i, j], value);
+            }
+        }
+    }
+
+    /// Copies `source` element by element.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    #[track_caller]
+    pub fn copy_from(&mut self, source: MatRef<'_, T>) {
+        assert_eq!(self.shape(), source.shape(), "copy_from: shapes differ");
+        for i in 0..self.rows() {
+            for j in 0..self.cols() {
+                self.set([i, j], source.at([i, j]));
+            }
+        }
+    }
+}

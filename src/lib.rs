@@ -1,0 +1,2 @@
+//! foof
+#![forbid(unsafe_code)]
