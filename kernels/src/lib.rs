@@ -9,6 +9,7 @@ mod element;
 pub mod engine;
 mod isa;
 mod par;
+pub mod peak;
 pub mod product;
 mod simd;
 pub mod view;

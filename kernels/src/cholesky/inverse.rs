@@ -3,7 +3,7 @@
 use super::triangular::{lauum, lauum_scratch, trtri, trtri_scratch};
 use super::{Pivot, potrf, potrf_scratch};
 use crate::element::Element;
-use crate::engine::epilogue::Triangle;
+use crate::engine::epilogue::{Triangle, mirror_lower, scale_lower};
 use crate::par::Par;
 use crate::view::{MatMut, MatRef};
 use dyn_stack::{MemStack, StackReq};
@@ -25,11 +25,10 @@ pub fn damped_cholesky<T: Element>(
     stack: &mut MemStack,
 ) -> Result<(), Pivot<T>> {
     assert_eq!(out.shape(), a.shape(), "damped_cholesky: shapes disagree");
+    scale_lower(out.rb_mut(), scale, a, T::kernels(par.isa()));
     for i in 0..a.rows() {
-        for j in 0..=i {
-            let damped = if i == j { scale * a.at([i, i]) + damping } else { scale * a.at([i, j]) };
-            out.set([i, j], damped);
-        }
+        let damped = out.as_ref().at([i, i]) + damping;
+        out.set([i, i], damped);
     }
     potrf(out, par, stack)
 }
@@ -54,12 +53,7 @@ pub fn damped_inverse<T: Element>(
     trtri(out.rb_mut(), par, stack);
     lauum(out.rb_mut(), par, stack);
     if triangle == Triangle::Full {
-        for i in 0..out.rows() {
-            for j in 0..i {
-                let mirrored = out.as_ref().at([i, j]);
-                out.set([j, i], mirrored);
-            }
-        }
+        mirror_lower(out, T::kernels(par.isa()));
     }
     Ok(())
 }

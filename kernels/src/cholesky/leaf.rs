@@ -1,137 +1,206 @@
-//! The leaves: matrices of at most [`LEAF`](super::LEAF) rows, copied to a contiguous block, worked on by rows.
+//! The leaves: blocks of at most [`LEAF`] rows and columns, copied to contiguous memory and worked on by whole rows.
 
 use super::{LEAF, Pivot};
 use crate::element::Element;
+use crate::engine::kernels::Kernels;
+use crate::simd::Simd;
 use crate::view::{MatMut, MatRef};
+use num_traits::Float;
 
-/// A lower triangle in registers' reach: row-major, `LEAF` wide.
-pub(super) struct Leaf<T> {
-    rows: usize,
-    data: [[T; LEAF]; LEAF],
+/// A block in L1: row-major, `LEAF` wide, zero where the matrix has ended.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Block<T>(pub(crate) [[T; LEAF]; LEAF]);
+
+/// What is done with blocks `l` (lower triangular) and `x`, of `n` rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LeafOp {
+    /// `x <- l`'s factor transposed, `l = x^T x`: `x` comes as the transpose of `l`'s lower triangle.
+    Potrf,
+    /// `x <- l^-1 x`
+    Solve,
+    /// `x <- l^-T x`
+    SolveTransposed,
+    /// `x <- l^T x`
+    MultiplyTransposed,
 }
 
-impl<T: Element> Leaf<T> {
-    /// Copies the lower triangle.
-    pub(super) fn lower(a: MatRef<'_, T>) -> Self {
-        let mut leaf = Leaf { rows: a.rows(), data: [[T::zero(); LEAF]; LEAF] };
+/// `x <- x + factor y`, rows of LEAF elements.
+///
+/// # Safety
+/// On a CPU with S's instruction set, inside a function compiled for it; LANES divides LEAF.
+#[inline(always)]
+unsafe fn add_row<T: Float, S: Simd<T>>(x: &mut [T; LEAF], factor: T, y: &[T; LEAF]) {
+    // SAFETY: LEAF elements each.
+    unsafe {
+        let f = S::splat(factor);
+        for v in (0..LEAF).step_by(S::LANES) {
+            let at = x.as_mut_ptr().add(v);
+            S::store(at, S::fma(f, S::load(y.as_ptr().add(v)), S::load(at)));
+        }
+    }
+}
+
+/// One leaf operation; for [`LeafOp::Potrf`] the row of the first pivot that is not positive and finite, else `n`.
+/// Every entry is divided by its pivot, not multiplied by a reciprocal: one rounding, as the bounds assume.
+///
+/// # Safety
+/// As [`add_row`]; `n <= LEAF`.
+#[inline(always)]
+pub(crate) unsafe fn leaf<T: Float, S: Simd<T>>(op: LeafOp, n: usize, l: &Block<T>, x: &mut Block<T>) -> usize {
+    let (l, x) = (&l.0, &mut x.0);
+    let divide = |row: &mut [T; LEAF], pivot: T| row.iter_mut().for_each(|x| *x = *x / pivot);
+    // SAFETY (all add_row): the caller's contract.
+    match op {
+        LeafOp::Potrf => {
+            for j in 0..n {
+                let value = x[j][j];
+                if !(value > T::zero() && value.is_finite()) {
+                    return j;
+                }
+                divide(&mut x[j], value.sqrt());
+                let row = x[j];
+                for i in j + 1..n {
+                    // SAFETY: as above.
+                    unsafe { add_row::<T, S>(&mut x[i], -row[i], &row) }
+                }
+            }
+        }
+        LeafOp::Solve => {
+            for i in 0..n {
+                let mut row = x[i];
+                for k in 0..i {
+                    // SAFETY: as above.
+                    unsafe { add_row::<T, S>(&mut row, -l[i][k], &x[k]) }
+                }
+                divide(&mut row, l[i][i]);
+                x[i] = row;
+            }
+        }
+        LeafOp::SolveTransposed => {
+            for i in (0..n).rev() {
+                let mut row = x[i];
+                for k in i + 1..n {
+                    // SAFETY: as above.
+                    unsafe { add_row::<T, S>(&mut row, -l[k][i], &x[k]) }
+                }
+                divide(&mut row, l[i][i]);
+                x[i] = row;
+            }
+        }
+        LeafOp::MultiplyTransposed => {
+            for i in 0..n {
+                let mut row = [T::zero(); LEAF];
+                for k in i..n {
+                    // SAFETY: as above.
+                    unsafe { add_row::<T, S>(&mut row, l[k][i], &x[k]) }
+                }
+                x[i] = row;
+            }
+        }
+    }
+    n
+}
+
+impl<T: Element> Block<T> {
+    const ZERO: fn() -> Self = || Block([[T::zero(); LEAF]; LEAF]);
+
+    /// Copies a block of at most LEAF x LEAF.
+    fn read(a: MatRef<'_, T>, kernels: &Kernels<T>) -> Self {
+        let mut block = Block::ZERO();
+        let ([m, n], [rs, cs]) = (a.shape(), a.strides());
+        assert!(m <= LEAF && n <= LEAF, "a leaf has at most {LEAF} rows and columns");
+        let to = block.0.as_mut_ptr().cast::<T>();
+        match (rs, cs) {
+            // SAFETY: the kernels belong to an ISA this CPU has; m rows of n elements on both sides, padded to LEAF.
+            (_, 1) => unsafe { (kernels.copy_rows)(to, LEAF, a.as_ptr(), rs, n, m) },
+            // SAFETY: as above; n contiguous columns become rows.
+            (1, _) => unsafe { (kernels.transpose)(to, LEAF, a.as_ptr(), cs, n, m) },
+            _ => (0..m).for_each(|i| (0..n).for_each(|j| block.0[i][j] = a.at([i, j]))),
+        }
+        block
+    }
+
+    /// Copies back.
+    fn write(&self, mut a: MatMut<'_, T>, kernels: &Kernels<T>) {
+        let ([m, n], [rs, cs]) = (a.shape(), a.strides());
+        assert!(m <= LEAF && n <= LEAF, "a leaf has at most {LEAF} rows and columns");
+        if cs == 1 {
+            for (i, row) in self.0.iter().enumerate().take(m) {
+                let to = a.as_mut_ptr().wrapping_offset(i as isize * rs);
+                // SAFETY: the kernels belong to an ISA this CPU has; row i of the block and of `a`, n elements.
+                unsafe { (kernels.blend)(to, row.as_ptr(), n, T::one(), T::zero()) };
+            }
+        } else if rs == 1 && cs > 0 {
+            let from = self.0.as_ptr().cast::<T>();
+            // SAFETY: as above; m rows of n become contiguous columns.
+            unsafe { (kernels.transpose)(a.as_mut_ptr(), cs as usize, from, LEAF as isize, m, n) };
+        } else {
+            (0..m).for_each(|i| (0..n).for_each(|j| a.set([i, j], self.0[i][j])));
+        }
+    }
+
+    /// Zeros above the diagonal.
+    fn lower(mut self) -> Self {
+        self.0.iter_mut().enumerate().for_each(|(i, row)| row[i + 1..].fill(T::zero()));
+        self
+    }
+
+    fn write_lower(&self, mut a: MatMut<'_, T>) {
         for i in 0..a.rows() {
-            for j in 0..=i {
-                leaf.data[i][j] = a.at([i, j]);
-            }
-        }
-        leaf
-    }
-
-    /// Copies back the lower triangle.
-    pub(super) fn write(&self, mut a: MatMut<'_, T>) {
-        for i in 0..self.rows {
-            for j in 0..=i {
-                a.set([i, j], self.data[i][j]);
-            }
+            (0..=i).for_each(|j| a.set([i, j], self.0[i][j]));
         }
     }
 
-    /// `A = L L^T`, right-looking by columns of the transpose: row `j` of `U = L^T` is scaled, then subtracted from the
-    /// rows below it. Whole rows of `LEAF` entries, so that the compiler makes vectors of them.
-    pub(super) fn potrf(&mut self) -> Result<(), Pivot<T>> {
-        let mut u = [[T::zero(); LEAF]; LEAF];
-        for i in 0..self.rows {
-            for j in 0..=i {
-                u[j][i] = self.data[i][j];
-            }
-        }
-        for j in 0..self.rows {
-            let value = u[j][j];
-            if !(value > T::zero() && value.is_finite()) {
-                return Err(Pivot { index: j, value });
-            }
-            let root = value.sqrt();
-            // Divided, not multiplied by a reciprocal: one rounding an entry, as the bounds assume.
-            u[j].iter_mut().for_each(|x| *x /= root);
-            let row = u[j];
-            for i in j + 1..self.rows {
-                let factor = row[i];
-                for (x, &y) in u[i].iter_mut().zip(&row) {
-                    *x -= factor * y;
-                }
-            }
-        }
-        for i in 0..self.rows {
-            for j in 0..=i {
-                self.data[i][j] = u[j][i];
-            }
-        }
-        Ok(())
-    }
-
-    /// `Y = L^-1` by rows: `y_i = (e_i - sum_{k<i} l_ik y_k) / l_ii`. Forward substitution on the identity.
-    pub(super) fn trtri(&mut self) {
-        let mut y = [[T::zero(); LEAF]; LEAF];
-        for i in 0..self.rows {
-            let mut row = [T::zero(); LEAF];
-            row[i] = T::one();
-            for (k, below) in y.iter().enumerate().take(i) {
-                let factor = self.data[i][k];
-                for (x, &v) in row.iter_mut().zip(below) {
-                    *x -= factor * v;
-                }
-            }
-            let pivot = self.data[i][i];
-            row.iter_mut().for_each(|x| *x /= pivot);
-            y[i] = row;
-        }
-        self.data = y;
-    }
-
-    /// `X = Y^T Y`, lower triangle: `X = sum_k y_k y_k^T` over the rows of Y.
-    pub(super) fn lauum(&mut self) {
-        let mut x = [[T::zero(); LEAF]; LEAF];
-        for row in &self.data[..self.rows] {
-            for (i, out) in x.iter_mut().enumerate().take(self.rows) {
-                let factor = row[i];
-                for (x, &v) in out.iter_mut().zip(row) {
-                    *x += factor * v;
-                }
-            }
-        }
-        self.data = x;
-    }
-
-    pub(super) fn as_mat(&self) -> MatRef<'_, T> {
-        let data = self.data.as_flattened();
-        MatRef::strided(data, 0, [self.rows, self.rows], [LEAF as isize, 1]).unwrap_or_else(|_| unreachable!())
+    fn transposed(&self) -> Self {
+        let mut block = Block::ZERO();
+        (0..LEAF).for_each(|i| (0..LEAF).for_each(|j| block.0[j][i] = self.0[i][j]));
+        block
     }
 }
 
-/// `B <- L^-1 B` (or `L^-T B`) for a leaf `L`, by substitution on whole rows of `B`.
-pub(super) fn substitute<T: Element>(l: MatRef<'_, T>, transposed: bool, b: MatMut<'_, T>) {
-    // Columns at a time: LEAF rows of them stay in L1.
-    const COLS: usize = 32;
-    let leaf = Leaf::lower(l);
-    let (n, cols) = (leaf.rows, b.cols());
-    let mut b = b;
-    for start in (0..cols).step_by(COLS) {
-        let width = COLS.min(cols - start);
-        let mut x = [[T::zero(); COLS]; LEAF];
-        for (i, row) in x.iter_mut().enumerate().take(n) {
-            row.iter_mut().take(width).enumerate().for_each(|(j, x)| *x = b.as_ref().at([i, start + j]));
-        }
-        for step in 0..n {
-            let i = if transposed { n - 1 - step } else { step };
-            let mut row = x[i];
-            let others = if transposed { i + 1..n } else { 0..i };
-            for k in others {
-                let factor = if transposed { leaf.data[k][i] } else { leaf.data[i][k] };
-                for (x, &v) in row.iter_mut().zip(&x[k]) {
-                    *x -= factor * v;
-                }
-            }
-            let pivot = leaf.data[i][i];
-            row.iter_mut().for_each(|x| *x /= pivot);
-            x[i] = row;
-        }
-        for (i, row) in x.iter().enumerate().take(n) {
-            row.iter().take(width).enumerate().for_each(|(j, &x)| b.set([i, start + j], x));
-        }
+/// `A = L L^T` on the lower triangle.
+pub(super) fn potrf<T: Element>(a: MatMut<'_, T>, kernels: &Kernels<T>) -> Result<(), Pivot<T>> {
+    let n = a.rows();
+    let l = Block::read(a.as_ref(), kernels).lower();
+    let mut u = l.transposed();
+    // SAFETY: the kernels belong to an ISA this CPU has.
+    let index = unsafe { (kernels.leaf)(LeafOp::Potrf, n, &l, &mut u) };
+    if index < n {
+        return Err(Pivot { index, value: u.0[index][index] });
+    }
+    u.transposed().write_lower(a);
+    Ok(())
+}
+
+/// `L <- L^-1` on the lower triangle: forward substitution on the identity, exact zeros above.
+pub(super) fn trtri<T: Element>(a: MatMut<'_, T>, kernels: &Kernels<T>) {
+    let l = Block::read(a.as_ref(), kernels).lower();
+    let mut y = Block::ZERO();
+    (0..a.rows()).for_each(|i| y.0[i][i] = T::one());
+    // SAFETY: the kernels belong to an ISA this CPU has.
+    unsafe { (kernels.leaf)(LeafOp::Solve, a.rows(), &l, &mut y) };
+    y.write_lower(a);
+}
+
+/// `Y <- Y^T Y` on the lower triangle.
+pub(super) fn lauum<T: Element>(a: MatMut<'_, T>, kernels: &Kernels<T>) {
+    let y = Block::read(a.as_ref(), kernels).lower();
+    let mut x = y;
+    // SAFETY: the kernels belong to an ISA this CPU has.
+    unsafe { (kernels.leaf)(LeafOp::MultiplyTransposed, a.rows(), &y, &mut x) };
+    x.write_lower(a);
+}
+
+/// Applies `op` with a leaf triangle to all columns of `b`, block by block.
+pub(super) fn apply<T: Element>(op: LeafOp, l: MatRef<'_, T>, mut b: MatMut<'_, T>, kernels: &Kernels<T>) {
+    let [n, cols] = b.shape();
+    let l = Block::read(l, kernels).lower();
+    for start in (0..cols).step_by(LEAF) {
+        let columns = b.rb_mut().submatrix(0..n, start..cols.min(start + LEAF));
+        let mut x = Block::read(columns.as_ref(), kernels);
+        // SAFETY: the kernels belong to an ISA this CPU has.
+        unsafe { (kernels.leaf)(op, n, &l, &mut x) };
+        x.write(columns, kernels);
     }
 }

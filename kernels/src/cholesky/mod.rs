@@ -12,7 +12,7 @@
 //! ```
 
 mod inverse;
-mod leaf;
+pub(crate) mod leaf;
 mod potrf;
 mod triangular;
 

@@ -1,6 +1,6 @@
 //! The factorisation.
 
-use super::leaf::Leaf;
+use super::leaf;
 use super::triangular::{halvings, solve_lower, solve_scratch, syrk, syrk_scratch};
 use super::{LEAF, Pivot, half};
 use crate::element::Element;
@@ -19,10 +19,7 @@ pub fn potrf<T: Element>(a: MatMut<'_, T>, par: Par, stack: &mut MemStack) -> Re
     let n = a.rows();
     assert_eq!(n, a.cols(), "potrf: the matrix is not square");
     if n <= LEAF {
-        let mut leaf = Leaf::lower(a.as_ref());
-        leaf.potrf()?;
-        leaf.write(a);
-        return Ok(());
+        return leaf::potrf(a, T::kernels(par.isa()));
     }
     let h = half(n);
     let [mut a11, _, mut a21, mut a22] = a.split_at(h, h);

@@ -1,9 +1,9 @@
 //! Triangular sweeps: inverse, product with its transpose, solves.
 
-use super::leaf::{Leaf, substitute};
+use super::leaf::{self, LeafOp};
 use super::{LEAF, half};
 use crate::element::Element;
-use crate::engine::epilogue::{Blend, StoreSymmetric, Triangle};
+use crate::engine::epilogue::{Blend, StoreSymmetric, Triangle, negate};
 use crate::engine::pack::Strided;
 use crate::engine::{self, Engine};
 use crate::par::Par;
@@ -37,7 +37,7 @@ pub fn solve_lower<T: Element>(l: MatRef<'_, T>, b: MatMut<'_, T>, par: Par, sta
     let n = square(&l, "solve_lower");
     assert_eq!(b.rows(), n, "solve_lower: rows of b");
     if n <= LEAF {
-        return substitute(l, false, b);
+        return leaf::apply(LeafOp::Solve, l, b, T::kernels(par.isa()));
     }
     let h = half(n);
     let cols = b.cols();
@@ -55,7 +55,7 @@ pub fn solve_lower_transposed<T: Element>(l: MatRef<'_, T>, b: MatMut<'_, T>, pa
     let n = square(&l, "solve_lower_transposed");
     assert_eq!(b.rows(), n, "solve_lower_transposed: rows of b");
     if n <= LEAF {
-        return substitute(l, true, b);
+        return leaf::apply(LeafOp::SolveTransposed, l, b, T::kernels(par.isa()));
     }
     let h = half(n);
     let cols = b.cols();
@@ -95,9 +95,7 @@ pub(super) fn halvings(n: usize, req: &dyn Fn(usize, usize) -> StackReq) -> Stac
 pub fn trtri<T: Element>(l: MatMut<'_, T>, par: Par, stack: &mut MemStack) {
     let n = square(&l.as_ref(), "trtri");
     if n <= LEAF {
-        let mut leaf = Leaf::lower(l.as_ref());
-        leaf.trtri();
-        return leaf.write(l);
+        return leaf::trtri(l, T::kernels(par.isa()));
     }
     let [mut l11, _, mut l21, mut l22] = {
         let h = half(n);
@@ -112,12 +110,7 @@ pub fn trtri<T: Element>(l: MatMut<'_, T>, par: Par, stack: &mut MemStack) {
 
 /// `B <- -B L^-1`: the transposed solve on the transposed view, negated.
 fn solve_lower_transposed_right<T: Element>(l: MatRef<'_, T>, mut b: MatMut<'_, T>, par: Par, stack: &mut MemStack) {
-    for i in 0..b.rows() {
-        for j in 0..b.cols() {
-            let negated = -b.as_ref().at([i, j]);
-            b.set([i, j], negated);
-        }
-    }
+    negate(&mut b, T::kernels(par.isa()));
     solve_lower_transposed(l, b.transpose(), par, stack);
 }
 
@@ -133,9 +126,7 @@ pub fn trtri_scratch<T: Element>(n: usize, par: Par) -> StackReq {
 pub fn lauum<T: Element>(y: MatMut<'_, T>, par: Par, stack: &mut MemStack) {
     let n = square(&y.as_ref(), "lauum");
     if n <= LEAF {
-        let mut leaf = Leaf::lower(y.as_ref());
-        leaf.lauum();
-        return leaf.write(y);
+        return leaf::lauum(y, T::kernels(par.isa()));
     }
     let [mut y11, _, mut y21, y22] = {
         let h = half(n);
@@ -151,16 +142,7 @@ pub fn lauum<T: Element>(y: MatMut<'_, T>, par: Par, stack: &mut MemStack) {
 fn multiply_transposed<T: Element>(y: MatRef<'_, T>, b: MatMut<'_, T>, par: Par, stack: &mut MemStack) {
     let (n, cols) = (y.rows(), b.cols());
     if n <= LEAF {
-        let leaf = Leaf::lower(y);
-        let y = leaf.as_mat();
-        let mut b = b;
-        for j in 0..cols {
-            for i in 0..n {
-                let sum = (i..n).map(|k| y.at([k, i]) * b.as_ref().at([k, j])).sum();
-                b.set([i, j], sum);
-            }
-        }
-        return;
+        return leaf::apply(LeafOp::MultiplyTransposed, y, b, T::kernels(par.isa()));
     }
     let h = half(n);
     let [mut b1, _, b2, _] = b.split_at(h, cols);

@@ -2,9 +2,9 @@
 
 use super::kernels::Kernels;
 use crate::element::Element;
-use crate::view::MatMut;
+use crate::view::{MatMut, MatRef};
 use core::marker::PhantomData;
-use num_traits::Zero;
+use core::ops::Range;
 
 /// How a result meets the output: `out <- beta out + alpha result`. With `beta = 0` the output is not read: it may be NaN.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -65,7 +65,12 @@ struct Shared<'a, T> {
 // SAFETY: tasks write disjoint entries, because each tile of the output is finished by one task.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<T: Element> Shared<'_, T> {
+impl<'a, T: Element> Shared<'a, T> {
+    fn new(out: &mut MatMut<'a, T>) -> Self {
+        let [row_step, col_step] = out.strides();
+        Shared { ptr: out.as_mut_ptr(), row_step, col_step, memory: PhantomData }
+    }
+
     fn at(&self, i: usize, j: usize) -> *mut T {
         self.ptr.wrapping_offset(i as isize * self.row_step + j as isize * self.col_step)
     }
@@ -83,7 +88,7 @@ impl<T: Element> Shared<'_, T> {
             let to = self.at(i, j + c);
             // SAFETY: the caller's contract.
             unsafe {
-                *to = if blend.beta.is_zero() { blend.alpha * x } else { blend.alpha * x + blend.beta * *to };
+                *to = if blend.beta == T::zero() { blend.alpha * x } else { blend.alpha * x + blend.beta * *to };
             }
         }
     }
@@ -99,8 +104,7 @@ impl<'a, T: Element> Store<'a, T> {
     /// # Safety
     /// The product this is the epilogue of must have the shape of `out`.
     pub(crate) unsafe fn new(mut out: MatMut<'a, T>, blend: Blend<T>) -> Self {
-        let [row_step, col_step] = out.strides();
-        Store { out: Shared { ptr: out.as_mut_ptr(), row_step, col_step, memory: PhantomData }, blend }
+        Store { out: Shared::new(&mut out), blend }
     }
 }
 
@@ -126,21 +130,73 @@ impl<'a, T: Element> StoreSymmetric<'a, T> {
         // SAFETY: the caller's contract.
         StoreSymmetric { store: unsafe { Store::new(out, blend) }, triangle }
     }
+}
 
-    /// Copies the tile's entries below the diagonal to above it, in blocks whose lines stay in L1.
-    fn mirror(&self, tile: &Tile<'_, T>) {
-        const BLOCK: usize = 16;
-        let out = &self.store.out;
-        for i0 in (0..tile.rows).step_by(BLOCK) {
-            for j0 in (0..tile.cols).step_by(BLOCK) {
-                for j in tile.col + j0..tile.col + tile.cols.min(j0 + BLOCK) {
-                    for i in (tile.row + i0).max(j + 1)..tile.row + tile.rows.min(i0 + BLOCK) {
-                        // SAFETY: (i, j) is in this tile and below the diagonal; (j, i) is its mirror image, which no
-                        // other task touches.
-                        unsafe { *out.at(j, i) = *out.at(i, j) }
-                    }
+/// Copies the entries of a block that lie below the diagonal to above it, in squares whose lines stay in L1.
+///
+/// # Safety
+/// The block lies inside the output; its entries below the diagonal and their mirror images belong to the caller alone.
+unsafe fn mirror<T: Element>(out: &Shared<'_, T>, rows: Range<usize>, cols: Range<usize>, kernels: &Kernels<T>) {
+    const SIDE: usize = 16;
+    for i0 in rows.clone().step_by(SIDE) {
+        for j0 in cols.clone().step_by(SIDE) {
+            let (i1, j1) = (rows.end.min(i0 + SIDE), cols.end.min(j0 + SIDE));
+            if j1 <= i0 && out.col_step == 1 && out.row_step >= 0 {
+                let (to, step) = (out.at(j0, i0), out.row_step);
+                // SAFETY: the caller's contract; the two squares lie on different sides of the diagonal.
+                unsafe { (kernels.transpose)(to, step as usize, out.at(i0, j0), step, i1 - i0, j1 - j0) };
+                continue;
+            }
+            for j in j0..j1 {
+                for i in i0.max(j + 1)..i1 {
+                    // SAFETY: the caller's contract.
+                    unsafe { *out.at(j, i) = *out.at(i, j) }
                 }
             }
+        }
+    }
+}
+
+/// Copies the lower triangle to the upper.
+pub(crate) fn mirror_lower<T: Element>(mut out: MatMut<'_, T>, kernels: &Kernels<T>) {
+    let n = out.rows();
+    assert_eq!(n, out.cols(), "mirror_lower: the matrix is not square");
+    // SAFETY: the whole matrix, borrowed exclusively.
+    unsafe { mirror(&Shared::new(&mut out), 0..n, 0..n, kernels) }
+}
+
+/// `out <- alpha a` on the lower triangle.
+pub(crate) fn scale_lower<T: Element>(mut out: MatMut<'_, T>, alpha: T, a: MatRef<'_, T>, kernels: &Kernels<T>) {
+    let n = out.rows();
+    assert!(out.shape() == [n, n] && a.shape() == [n, n], "scale_lower: shapes disagree");
+    let shared = Shared::new(&mut out);
+    let [rs, cs] = a.strides();
+    for i in 0..n {
+        if cs == 1 && shared.col_step == 1 {
+            let row = a.as_ptr().wrapping_offset(i as isize * rs);
+            // SAFETY: the kernels belong to an ISA this CPU has; i + 1 entries of row i on both sides.
+            unsafe { (kernels.blend)(shared.at(i, 0), row, i + 1, alpha, T::zero()) };
+        } else {
+            // SAFETY: (i, j) lies inside the output.
+            (0..=i).for_each(|j| unsafe { *shared.at(i, j) = alpha * a.at([i, j]) });
+        }
+    }
+}
+
+/// `out <- -out`
+pub(crate) fn negate<T: Element>(out: &mut MatMut<'_, T>, kernels: &Kernels<T>) {
+    let [m, n] = out.shape();
+    let shared = Shared::new(out);
+    // Along whichever axis is contiguous.
+    let (outer, inner, step) = if shared.row_step == 1 { (n, m, [0, 1]) } else { (m, n, [1, 0]) };
+    for i in 0..outer {
+        let line = shared.at(i * step[0], i * step[1]);
+        if shared.row_step == 1 || shared.col_step == 1 {
+            // SAFETY: the kernels belong to an ISA this CPU has; one contiguous line of the output onto itself.
+            unsafe { (kernels.blend)(line, line, inner, -T::one(), T::zero()) };
+        } else {
+            // SAFETY: (i, j) lies inside the output.
+            (0..inner).for_each(|j| unsafe { *shared.at(i, j) = -*shared.at(i, j) });
         }
     }
 }
@@ -155,7 +211,9 @@ impl<T: Element> Epilogue<T> for StoreSymmetric<'_, T> {
             }
         }
         if self.triangle == Triangle::Full {
-            self.mirror(tile);
+            let (rows, cols) = (tile.row..tile.row + tile.rows, tile.col..tile.col + tile.cols);
+            // SAFETY: the tile lies inside the output, and no other task has it or its mirror image.
+            unsafe { mirror(&self.store.out, rows, cols, tile.kernels) };
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::microkernel::{TileFn, tile};
 use super::rows;
+use crate::cholesky::leaf::{self, Block, LeafOp};
 use crate::isa::{Isa, Level};
 
 /// Row counts a register tile is compiled for: powers of two up to the ISA's.
@@ -20,10 +21,14 @@ pub struct Kernels<T: 'static> {
     tiles: [[TileFn<T>; ROW_STEPS]; MAX_VECTORS],
     /// See [`rows::blend`]. Callable because the table is reached only through an [`Isa`].
     pub(crate) blend: unsafe fn(*mut T, *const T, usize, T, T),
-    /// See [`rows::dot`].
-    pub(crate) dot: unsafe fn(*const T, *const T, usize) -> T,
     /// See [`rows::copy_rows`].
     pub(crate) copy_rows: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
+    /// See [`rows::transpose`].
+    pub(crate) transpose: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
+    /// See [`leaf::leaf`].
+    pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>) -> usize,
+    /// See [`rows::fma_chains`].
+    pub(crate) fma_chains: unsafe fn(usize) -> T,
 }
 
 impl<T> Kernels<T> {
@@ -62,16 +67,28 @@ macro_rules! table {
                 unsafe { rows::blend::<$t, S>(dst, src, n, alpha, beta) }
             }
             $(#[$feature])?
-            unsafe fn dot(a: *const $t, b: *const $t, n: usize) -> $t {
-                // SAFETY: see above.
-                unsafe { rows::dot::<$t, S>(a, b, n) }
-            }
-            $(#[$feature])?
             unsafe fn copy_rows(
                 dst: *mut $t, step: usize, src: *const $t, src_step: isize, width: usize, count: usize,
             ) {
                 // SAFETY: see above.
                 unsafe { rows::copy_rows::<$t, S>(dst, step, src, src_step, width, count) }
+            }
+            $(#[$feature])?
+            unsafe fn transpose(
+                dst: *mut $t, dst_step: usize, src: *const $t, src_step: isize, rows: usize, cols: usize,
+            ) {
+                // SAFETY: see above.
+                unsafe { rows::transpose::<$t, S>(dst, dst_step, src, src_step, rows, cols) }
+            }
+            $(#[$feature])?
+            unsafe fn leaf_op(op: LeafOp, n: usize, l: &Block<$t>, x: &mut Block<$t>) -> usize {
+                // SAFETY: see above.
+                unsafe { leaf::leaf::<$t, S>(op, n, l, x) }
+            }
+            $(#[$feature])?
+            unsafe fn fma_chains(rounds: usize) -> $t {
+                // SAFETY: see above.
+                unsafe { rows::fma_chains::<$t, S>(rounds) }
             }
 
             const fn vectors<const V: usize>() -> [TileFn<$t>; ROW_STEPS] {
@@ -84,8 +101,10 @@ macro_rules! table {
                 nr: <S as Simd<$t>>::LANES * <S as Simd<$t>>::VECTORS,
                 tiles: [vectors::<1>(), vectors::<2>(), vectors::<$max_vectors>()],
                 blend,
-                dot,
                 copy_rows,
+                transpose,
+                leaf: leaf_op,
+                fma_chains,
             };
             const _: () = assert!(<S as Simd<$t>>::ROWS == $max_rows && <S as Simd<$t>>::VECTORS == $max_vectors);
         }

@@ -18,7 +18,7 @@ pub(crate) mod kernels;
 mod microkernel;
 pub mod pack;
 mod plan;
-mod rows;
+pub(crate) mod rows;
 
 use crate::element::Element;
 use crate::par::Par;

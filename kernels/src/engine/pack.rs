@@ -102,6 +102,15 @@ impl<I: Input> Source<I> {
             // SAFETY: as above; I is the accumulator type, so the cast changes nothing.
             return unsafe { (kernels.copy_rows)(panel.as_mut_ptr(), nr, ptr, self.depth_step, width, count) };
         }
+        if self.depth_step == 1 && same_type {
+            let ptr = self.ptr.cast::<I::Acc>();
+            // SAFETY: as above; `width` rows of `count` contiguous depths become `count` rows of `width` indices.
+            unsafe { (kernels.transpose)(panel.as_mut_ptr(), nr, ptr, self.index_step, width, count) };
+            if width < nr {
+                panel.chunks_exact_mut(nr).for_each(|row| row[width..].fill(num_traits::Zero::zero()));
+            }
+            return;
+        }
         // Transposing reads one index at a time over a few depths, so that both the lines read and the panel rows
         // written stay in L1.
         const RUN: usize = 16;

@@ -27,34 +27,6 @@ pub(crate) unsafe fn blend<T: Float, S: Simd<T>>(dst: *mut T, src: *const T, n: 
     }
 }
 
-/// `sum_i a_i b_i` over `n` elements, in `4 LANES` partial sums.
-///
-/// # Safety
-/// As [`blend`], both readable for `n` elements.
-#[inline(always)]
-pub(crate) unsafe fn dot<T: Float, S: Simd<T>>(a: *const T, b: *const T, n: usize) -> T {
-    // SAFETY: as in blend.
-    unsafe {
-        let mut sums = [S::splat(T::zero()); 4];
-        let mut i = 0;
-        while i + 4 * S::LANES <= n {
-            for (u, sum) in sums.iter_mut().enumerate() {
-                let at = i + u * S::LANES;
-                *sum = S::fma(S::load(a.add(at)), S::load(b.add(at)), *sum);
-            }
-            i += 4 * S::LANES;
-        }
-        while i + S::LANES <= n {
-            sums[0] = S::fma(S::load(a.add(i)), S::load(b.add(i)), sums[0]);
-            i += S::LANES;
-        }
-        if i < n {
-            sums[1] = S::fma(S::load_first(a.add(i), n - i), S::load_first(b.add(i), n - i), sums[1]);
-        }
-        S::sum(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])))
-    }
-}
-
 /// Copies `count` rows of `width` elements, `src_step` apart, into a panel: rows `step` apart, zeros up to `step`.
 ///
 /// # Safety
@@ -88,3 +60,68 @@ pub(crate) unsafe fn copy_rows<T: Float, S: Simd<T>>(
         }
     }
 }
+
+/// Transposes: `dst[j * dst_step + i] <- src[i * src_step + j]` for `i < rows`, `j < cols`. Squares of LANES in registers,
+/// single elements at the edges.
+///
+/// # Safety
+/// As [`blend`]: `src` readable and `dst` writable at those places.
+#[inline(always)]
+pub(crate) unsafe fn transpose<T: Float, S: Simd<T>>(
+    dst: *mut T,
+    dst_step: usize,
+    src: *const T,
+    src_step: isize,
+    rows: usize,
+    cols: usize,
+) {
+    // SAFETY: squares lie inside rows x cols; the rest is done element by element inside it.
+    unsafe {
+        let whole_cols = cols / S::LANES * S::LANES;
+        let whole_rows = rows / S::LANES * S::LANES;
+        for i in (0..whole_rows).step_by(S::LANES) {
+            let from = src.offset(i as isize * src_step);
+            for j in (0..whole_cols).step_by(S::LANES) {
+                S::transpose_square(dst.add(j * dst_step + i), dst_step, from.add(j), src_step);
+            }
+            for j in whole_cols..cols {
+                for e in 0..S::LANES {
+                    *dst.add(j * dst_step + i + e) = *from.offset(e as isize * src_step + j as isize);
+                }
+            }
+        }
+        for i in whole_rows..rows {
+            let from = src.offset(i as isize * src_step);
+            for j in 0..cols {
+                *dst.add(j * dst_step + i) = *from.add(j);
+            }
+        }
+    }
+}
+
+/// [`CHAINS`] independent chains of `rounds` FMAs on registers: `2 CHAINS LANES rounds` operations and no memory, the machine's peak.
+///
+/// # Safety
+/// On a CPU with S's instruction set, inside a function compiled for it.
+#[inline(always)]
+pub(crate) unsafe fn fma_chains<T: Float, S: Simd<T>>(rounds: usize) -> T {
+    // SAFETY: registers only.
+    unsafe {
+        let half = core::hint::black_box(T::one() / (T::one() + T::one()));
+        let factor = S::splat(half);
+        let mut sums = [factor; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = S::fma(*sum, factor, factor);
+            }
+        }
+        let mut total = sums[0];
+        for &sum in &sums[1..] {
+            total = S::add(total, sum);
+        }
+        S::sum(total)
+    }
+}
+
+/// Chains of [`fma_chains`]: more than latency (4 cycles) times FMA pipes (2), fewer than the 16 registers of AVX2.
+pub(crate) const CHAINS: usize = 12;

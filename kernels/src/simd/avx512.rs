@@ -8,7 +8,7 @@ pub(crate) struct Avx512;
 
 macro_rules! avx512 {
     ($t:ident, $v:ident, $lanes:literal, $mask:ident, $set:ident, $load:ident, $store:ident, $maskz:ident, $mask_store:ident,
-     $add:ident, $mul:ident, $fma:ident, $sum:ident) => {
+     $add:ident, $mul:ident, $fma:ident, $sum:ident, $transpose:ident) => {
         // SAFETY of every body: the trait's contract gives the instruction set; pointers are the caller's to vouch for.
         impl Simd<$t> for Avx512 {
             type V = $v;
@@ -61,6 +61,20 @@ macro_rules! avx512 {
                 // SAFETY: see above.
                 unsafe { $sum(v) }
             }
+            #[inline(always)]
+            unsafe fn transpose_square(dst: *mut $t, dst_step: usize, src: *const $t, src_step: isize) {
+                // SAFETY: see above.
+                unsafe {
+                    let mut rows = [$set(0.0); $lanes];
+                    for (i, row) in rows.iter_mut().enumerate() {
+                        *row = $load(src.offset(i as isize * src_step));
+                    }
+                    let columns = $transpose(rows);
+                    for (j, &column) in columns.iter().enumerate() {
+                        $store(dst.add(j * dst_step), column);
+                    }
+                }
+            }
         }
     };
 }
@@ -78,7 +92,8 @@ avx512!(
     _mm512_add_ps,
     _mm512_mul_ps,
     _mm512_fmadd_ps,
-    _mm512_reduce_add_ps
+    _mm512_reduce_add_ps,
+    transpose_f32
 );
 avx512!(
     f64,
@@ -93,5 +108,64 @@ avx512!(
     _mm512_add_pd,
     _mm512_mul_pd,
     _mm512_fmadd_pd,
-    _mm512_reduce_add_pd
+    _mm512_reduce_add_pd,
+    transpose_f64
 );
+
+/// Transposes 16 rows of 16: within each 128-bit quarter by unpacking singles, then pairs; then quarters among registers.
+#[inline(always)]
+unsafe fn transpose_f32(r: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: the caller has AVX-512F.
+    unsafe {
+        let mut t = r;
+        for i in (0..16).step_by(4) {
+            let (lo01, hi01) = (_mm512_unpacklo_ps(r[i], r[i + 1]), _mm512_unpackhi_ps(r[i], r[i + 1]));
+            let (lo23, hi23) = (_mm512_unpacklo_ps(r[i + 2], r[i + 3]), _mm512_unpackhi_ps(r[i + 2], r[i + 3]));
+            t[i] = _mm512_shuffle_ps::<0b01_00_01_00>(lo01, lo23);
+            t[i + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(lo01, lo23);
+            t[i + 2] = _mm512_shuffle_ps::<0b01_00_01_00>(hi01, hi23);
+            t[i + 3] = _mm512_shuffle_ps::<0b11_10_11_10>(hi01, hi23);
+        }
+        // Now quarter q of t[4 b + c] holds column 4 q + c of rows 4 b .. 4 b + 4.
+        let mut out = t;
+        for c in 0..4 {
+            let (a, b, d, e) = (t[c], t[4 + c], t[8 + c], t[12 + c]);
+            let (ab_even, ab_odd) =
+                (_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
+            let (de_even, de_odd) =
+                (_mm512_shuffle_f32x4::<0b10_00_10_00>(d, e), _mm512_shuffle_f32x4::<0b11_01_11_01>(d, e));
+            out[c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_even, de_even);
+            out[8 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_even, de_even);
+            out[4 + c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_odd, de_odd);
+            out[12 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_odd, de_odd);
+        }
+        out
+    }
+}
+
+/// Transposes 8 rows of 8: pairs within each 128-bit quarter, then quarters among registers.
+#[inline(always)]
+unsafe fn transpose_f64(r: [__m512d; 8]) -> [__m512d; 8] {
+    // SAFETY: the caller has AVX-512F.
+    unsafe {
+        let mut t = r;
+        for i in (0..8).step_by(2) {
+            t[i] = _mm512_unpacklo_pd(r[i], r[i + 1]);
+            t[i + 1] = _mm512_unpackhi_pd(r[i], r[i + 1]);
+        }
+        // Now quarter q of t[2 b + c] holds column 2 q + c of rows 2 b, 2 b + 1.
+        let mut out = t;
+        for c in 0..2 {
+            let (a, b, d, e) = (t[c], t[2 + c], t[4 + c], t[6 + c]);
+            let (ab_even, ab_odd) =
+                (_mm512_shuffle_f64x2::<0b10_00_10_00>(a, b), _mm512_shuffle_f64x2::<0b11_01_11_01>(a, b));
+            let (de_even, de_odd) =
+                (_mm512_shuffle_f64x2::<0b10_00_10_00>(d, e), _mm512_shuffle_f64x2::<0b11_01_11_01>(d, e));
+            out[c] = _mm512_shuffle_f64x2::<0b10_00_10_00>(ab_even, de_even);
+            out[4 + c] = _mm512_shuffle_f64x2::<0b11_01_11_01>(ab_even, de_even);
+            out[2 + c] = _mm512_shuffle_f64x2::<0b10_00_10_00>(ab_odd, de_odd);
+            out[6 + c] = _mm512_shuffle_f64x2::<0b11_01_11_01>(ab_odd, de_odd);
+        }
+        out
+    }
+}

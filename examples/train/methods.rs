@@ -1,0 +1,137 @@
+//! What the four methods have in common, and the two first-order ones.
+
+use foof::{MatMut, MatRef};
+use rayon::prelude::*;
+
+use crate::Result;
+use crate::matmul::Workspace;
+use crate::network::{Architecture, Errors, LayerView, Network};
+use crate::settings::Settings;
+
+/// One rule for stepping the weights.
+pub trait Method {
+    /// How many mini-batches to observe before training.
+    fn initial_observations(&self) -> usize {
+        0
+    }
+
+    /// Takes a mini-batch's activations into account, before training.
+    fn observe(&mut self, _network: &mut Network, _workspace: &mut Workspace) -> Result {
+        Ok(())
+    }
+
+    /// Ends the observations before training.
+    fn start(&mut self) -> Result {
+        Ok(())
+    }
+
+    /// Steps the weights, given the errors of the mini-batch in the network.
+    fn step(&mut self, network: &mut Network, errors: &Errors, workspace: &mut Workspace) -> Result;
+}
+
+/// A chunk of an elementwise pass: its three or four streams fit the second-level cache.
+const CHUNK: usize = 32_768;
+
+/// `out <- beta out + alpha (1/M) E^T X`: a mean gradient, accumulated in the product that forms it.
+fn add_gradient(
+    out: &mut [f32],
+    beta: f32,
+    alpha: f32,
+    shape: [usize; 2],
+    [inputs, errors]: [MatRef<'_, f32>; 2],
+    workspace: &mut Workspace,
+) -> Result {
+    let alpha = alpha / inputs.rows() as f32;
+    workspace.matmul(MatMut::new(out, shape)?, alpha, errors.transpose(), inputs, beta)
+}
+
+/// A vector as long as each layer's weight, zero.
+fn zeros_like(architecture: &Architecture) -> Vec<Vec<f32>> {
+    architecture.weights().map(|[rows, cols]| vec![0.0; rows * cols]).collect()
+}
+
+/// Gradient descent with momentum: `V <- mu V + U`, `W <- W - eta V`.
+pub struct Sgd {
+    learning_rate: f32,
+    momentum: f32,
+    velocity: Vec<Vec<f32>>,
+}
+
+impl Sgd {
+    pub fn new(architecture: &Architecture, settings: &Settings) -> Self {
+        let Settings { learning_rate, momentum, .. } = *settings;
+        Self { learning_rate, momentum, velocity: zeros_like(architecture) }
+    }
+}
+
+impl Method for Sgd {
+    fn step(&mut self, network: &mut Network, errors: &Errors, workspace: &mut Workspace) -> Result {
+        for (layer, velocity) in network.layers(errors).zip(&mut self.velocity) {
+            let LayerView { weight, inputs_and_constant, errors, shape, .. } = layer?;
+            let factors = [inputs_and_constant, errors];
+            if self.momentum == 0.0 {
+                add_gradient(weight, 1.0, -self.learning_rate, shape, factors, workspace)?;
+                continue;
+            }
+            add_gradient(velocity, self.momentum, 1.0, shape, factors, workspace)?;
+            let chunks = weight.par_chunks_mut(CHUNK).zip(velocity.par_chunks(CHUNK));
+            chunks.for_each(|(weight, velocity)| {
+                for (w, &v) in weight.iter_mut().zip(velocity) {
+                    *w -= self.learning_rate * v;
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Adam (Kingma and Ba 2015) with its usual constants; the option `--momentum` is its `beta_1`.
+pub struct Adam {
+    learning_rate: f32,
+    first_decay: f32,
+    steps: i32,
+    /// Gradient, first and second moment of each layer.
+    layers: Vec<[Vec<f32>; 3]>,
+}
+
+impl Adam {
+    const SECOND_DECAY: f32 = 0.999;
+    const EPSILON: f32 = 1e-8;
+
+    pub fn new(architecture: &Architecture, settings: &Settings) -> Self {
+        let layers = zeros_like(architecture).into_iter().map(|zeros| [zeros.clone(), zeros.clone(), zeros]);
+        Self {
+            learning_rate: settings.learning_rate,
+            first_decay: settings.momentum,
+            steps: 0,
+            layers: layers.collect(),
+        }
+    }
+}
+
+impl Method for Adam {
+    fn step(&mut self, network: &mut Network, errors: &Errors, workspace: &mut Workspace) -> Result {
+        self.steps += 1;
+        let (beta_1, beta_2) = (self.first_decay, Self::SECOND_DECAY);
+        // m / (1 - beta_1^t) and v / (1 - beta_2^t), with the corrections taken out of the loop.
+        let rate = self.learning_rate / (1.0 - beta_1.powi(self.steps));
+        let correction = (1.0 - beta_2.powi(self.steps)).recip();
+        for (layer, [gradient, first, second]) in network.layers(errors).zip(&mut self.layers) {
+            let LayerView { weight, inputs_and_constant, errors, shape, .. } = layer?;
+            add_gradient(gradient, 0.0, 1.0, shape, [inputs_and_constant, errors], workspace)?;
+            weight
+                .par_chunks_mut(CHUNK)
+                .zip(gradient.par_chunks(CHUNK))
+                .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
+                .for_each(|((weight, gradient), (first, second))| {
+                    let moments = first.iter_mut().zip(second);
+                    for ((w, &g), (m, v)) in weight.iter_mut().zip(gradient).zip(moments) {
+                        *m = beta_1 * *m + (1.0 - beta_1) * g;
+                        *v = beta_2 * *v + (1.0 - beta_2) * (g * g);
+                        *w -= rate * *m / ((correction * *v).sqrt() + Self::EPSILON);
+                    }
+                });
+        }
+        Ok(())
+    }
+}
