@@ -31,15 +31,13 @@ impl Activation {
     /// (rows of `stride` numbers, of which the first `width` count).
     pub fn backpropagate(self, errors: &mut [f32], width: usize, results: &[f32], stride: usize) {
         let each = |f: fn(f32, f32) -> f32| {
-            errors
-                .par_chunks_mut(width)
-                .zip(results.par_chunks(stride))
-                .with_min_len(GRAIN.div_ceil(width))
-                .for_each(|(row, result)| {
+            errors.par_chunks_mut(width).zip(results.par_chunks(stride)).with_min_len(GRAIN.div_ceil(width)).for_each(
+                |(row, result)| {
                     for (error, &x) in row.iter_mut().zip(result) {
                         *error = f(*error, x);
                     }
-                });
+                },
+            );
         };
         match self {
             Activation::Linear => {}

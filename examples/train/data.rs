@@ -45,7 +45,7 @@ impl Dataset {
 
     /// Keeps the first `count` images.
     pub fn truncate(&mut self, count: usize) {
-        self.pixels.truncate(count * self.width);
+        self.pixels.truncate(count.min(self.len()) * self.width);
         self.labels.truncate(count);
     }
 
@@ -62,6 +62,7 @@ impl Dataset {
 }
 
 /// Mini-batches without end: each epoch takes the images in a new random order, and drops what does not fill a batch.
+#[derive(Clone)]
 pub struct Batches {
     order: Vec<usize>,
     size: usize,

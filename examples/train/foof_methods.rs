@@ -1,8 +1,10 @@
 //! The two second-order methods: what it takes to train a network of one's own with foof's optimisers.
 
 use foof::layer::Layer;
-use foof::optim::{Foof, FoofOptions, Gradient, Kfac, KfacOptions, Observation, Schedule, StepOptions};
-use foof::{MatMut, Par};
+use foof::optim::{
+    Foof, FoofOptions, Gradient, Kfac, KfacOptions, Observation, Optimizer, Preconditioner, Schedule, StepOptions,
+};
+use foof::{MatMut, MatRef};
 
 use crate::Result;
 use crate::matmul::Workspace;
@@ -11,9 +13,41 @@ use crate::network::{Architecture, Bias, Errors, LayerView, Network};
 use crate::random::{Purpose, Rng, rng};
 use crate::settings::Settings;
 use crate::task::Task;
+use crate::training::Problem;
 
 /// Mini-batches observed before training, as in the paper.
 const INITIAL_OBSERVATIONS: usize = 50;
+
+/// FOOF: preconditions with the covariance of each layer's inputs.
+pub fn foof(problem: &Problem, settings: &Settings) -> Result<Box<dyn Method>> {
+    let options = FoofOptions {
+        damping: settings.damping,
+        factor_decay: settings.factor_decay,
+        schedule: schedule(settings),
+        step: step_options(settings),
+        ..FoofOptions::default()
+    };
+    let optimizer = Foof::<f32>::new(&layers(&problem.architecture)?, options, problem.par)?;
+    Ok(Box::new(Preconditioned { optimizer, sampling: None }))
+}
+
+/// K-FAC: with the covariance of the errors too, for labels sampled from the model, which costs a second backward pass.
+pub fn kfac(problem: &Problem, settings: &Settings, seed: u64) -> Result<Box<dyn Method>> {
+    let options = KfacOptions {
+        damping: settings.damping,
+        factor_decay: settings.factor_decay,
+        schedule: schedule(settings),
+        step: step_options(settings),
+        ..KfacOptions::default()
+    };
+    let optimizer = Kfac::<f32>::new(&layers(&problem.architecture)?, options, problem.par)?;
+    let sampling = Sampling {
+        task: problem.task,
+        rng: rng(seed, Purpose::Labels),
+        errors: Errors::new(&problem.architecture, problem.batch),
+    };
+    Ok(Box::new(Preconditioned { optimizer, sampling: Some(sampling) }))
+}
 
 /// The network's layers as foof knows them: dense, with a bias or without.
 fn layers(architecture: &Architecture) -> Result<Vec<Layer>> {
@@ -27,6 +61,7 @@ fn layers(architecture: &Architecture) -> Result<Vec<Layer>> {
     architecture.layers().map(layer).collect()
 }
 
+/// When factors are observed and inverted.
 fn schedule(settings: &Settings) -> Schedule {
     Schedule {
         period: settings.period,
@@ -36,16 +71,76 @@ fn schedule(settings: &Settings) -> Schedule {
     }
 }
 
-fn step_options(settings: &Settings) -> StepOptions<f32> {
-    StepOptions {
-        learning_rate: settings.learning_rate,
-        momentum: settings.momentum,
-        ..StepOptions::default()
+fn step_options(settings: &Settings) -> StepOptions {
+    StepOptions { learning_rate: settings.learning_rate, momentum: settings.momentum, ..StepOptions::default() }
+}
+
+/// The errors of labels that the model itself would give.
+struct Sampling {
+    task: Task,
+    rng: Rng,
+    errors: Errors,
+}
+
+impl Sampling {
+    /// Samples labels for the mini-batch in the network, and backpropagates their errors.
+    fn draw(&mut self, network: &Network, workspace: &mut Workspace) -> Result {
+        self.task.sample_errors(network, &mut self.rng, &mut self.errors);
+        network.backward(&mut self.errors, workspace)
     }
 }
 
-/// FOOF needs nothing but the layers' inputs.
-pub struct FoofMethod {
-    optimizer: Foof<f32>,
-    errors: Errors,
+/// One of foof's optimisers, with the errors that it observes, if it does.
+struct Preconditioned<P> {
+    optimizer: Optimizer<f32, P>,
+    sampling: Option<Sampling>,
+}
+
+/// What a layer shows to the optimiser: its inputs, and its errors where they are sampled.
+fn observation<'a>(
+    sampling: &'a Option<Sampling>,
+    layer: usize,
+    inputs: MatRef<'a, f32>,
+) -> Result<Observation<'a, f32>> {
+    let errors = sampling.as_ref().map(|sampling| sampling.errors.layer(layer, inputs.rows()));
+    Ok(Observation { inputs, errors: errors.transpose()? })
+}
+
+impl<P: Preconditioner<f32>> Method for Preconditioned<P> {
+    fn initial_observations(&self) -> usize {
+        INITIAL_OBSERVATIONS
+    }
+
+    fn observe(&mut self, network: &Network, workspace: &mut Workspace) -> Result {
+        if let Some(sampling) = &mut self.sampling {
+            sampling.draw(network, workspace)?;
+        }
+        let layers = network.inputs().enumerate();
+        let observations = layers.map(|(number, inputs)| observation(&self.sampling, number, inputs?));
+        let observations: Vec<_> = observations.collect::<Result<_>>()?;
+        Ok(self.optimizer.observe(&observations)?)
+    }
+
+    fn start(&mut self) -> Result {
+        Ok(self.optimizer.refresh()?)
+    }
+
+    fn step(&mut self, network: &mut Network, errors: &Errors, workspace: &mut Workspace) -> Result {
+        let wanted = self.optimizer.wants_observation();
+        if let Some(sampling) = self.sampling.as_mut().filter(|_| wanted) {
+            sampling.draw(network, workspace)?;
+        }
+        // Views only: the gradient (1/M) E^T X stays in its two factors, and is never formed.
+        let scale = (network.rows() as f32).recip();
+        let (mut weights, mut gradients, mut observations) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, layer) in network.layers(errors).enumerate() {
+            let LayerView { weight, shape, inputs, errors, .. } = layer?;
+            weights.push(MatMut::new(weight, shape)?);
+            gradients.push(Gradient::LowRank { inputs, errors, scale });
+            if wanted {
+                observations.push(observation(&self.sampling, number, inputs)?);
+            }
+        }
+        Ok(self.optimizer.step(&mut weights, &gradients, &observations)?)
+    }
 }

@@ -17,10 +17,7 @@ impl Workspace {
     pub fn new(par: Par, sizes: &[[usize; 3]]) -> Self {
         let scratch = |&[m, n, k]: &[usize; 3]| product_scratch::<f32>(m, n, k, par);
         let largest = sizes.iter().map(scratch).fold(StackReq::EMPTY, StackReq::or);
-        Self {
-            par,
-            memory: MemBuffer::new(largest),
-        }
+        Self { par, memory: MemBuffer::new(largest) }
     }
 
     /// `out <- beta out + alpha lhs rhs`; with `beta = 0`, `out` is not read.

@@ -16,7 +16,7 @@ pub trait Method {
     }
 
     /// Takes a mini-batch's activations into account, before training.
-    fn observe(&mut self, _network: &mut Network, _workspace: &mut Workspace) -> Result {
+    fn observe(&mut self, _network: &Network, _workspace: &mut Workspace) -> Result {
         Ok(())
     }
 

@@ -7,7 +7,6 @@ use rand_distr::StandardNormal;
 
 use crate::Result;
 use crate::activation::Activation;
-use crate::data::Dataset;
 use crate::matmul::Workspace;
 use crate::random::{Purpose, rng};
 
@@ -46,6 +45,11 @@ impl Architecture {
         self.widths.last().copied().unwrap_or(0)
     }
 
+    /// Rows and columns of each layer's weight.
+    pub fn weights(&self) -> impl Iterator<Item = [usize; 2]> {
+        self.layers().map(|(inputs, outputs)| [outputs, inputs + self.extra()])
+    }
+
     fn extra(&self) -> usize {
         usize::from(self.bias == Bias::With)
     }
@@ -65,14 +69,14 @@ struct Layer {
 }
 
 impl Layer {
-    fn view<'a>(&'a mut self, errors: &'a [f32], rows: usize) -> Result<LayerView<'a>> {
-        let strides = [self.stride as isize, 1];
+    fn view<'a>(&'a mut self, errors: MatRef<'a, f32>) -> Result<LayerView<'a>> {
+        let inputs_and_constant = MatRef::new(&self.input, [errors.rows(), self.stride])?;
         Ok(LayerView {
             shape: [self.outputs, self.stride],
             weight: &mut self.weight,
-            inputs: MatRef::strided(&self.input, 0, [rows, self.inputs], strides)?,
-            inputs_and_constant: MatRef::new(&self.input, [rows, self.stride])?,
-            errors: MatRef::new(errors, [rows, self.outputs])?,
+            inputs: inputs_and_constant.submatrix(0..errors.rows(), 0..self.inputs),
+            inputs_and_constant,
+            errors,
         })
     }
 }
@@ -90,19 +94,24 @@ pub struct Network {
 /// Errors `dL_n/ds_n` of each layer's outputs for the images of a mini-batch, `[batch, outputs]` a layer.
 pub struct Errors {
     layers: Vec<Vec<f32>>,
+    batch: usize,
 }
 
 impl Errors {
     pub fn new(architecture: &Architecture, batch: usize) -> Self {
         let layer = |(_, outputs)| vec![0.0; batch * outputs];
-        Self {
-            layers: architecture.layers().map(layer).collect(),
-        }
+        Self { layers: architecture.layers().map(layer).collect(), batch }
     }
 
     /// The errors of the network's output, from which those of the other layers follow.
     pub fn of_output(&mut self) -> &mut [f32] {
         self.layers.last_mut().map_or(&mut [], Vec::as_mut_slice)
+    }
+
+    /// The errors of one layer for the first `rows` images, `[rows, outputs]`.
+    pub fn layer(&self, number: usize, rows: usize) -> Result<MatRef<'_, f32>> {
+        let errors = &self.layers[number];
+        Ok(MatRef::new(errors, [rows, errors.len() / self.batch])?)
     }
 }
 
@@ -134,14 +143,7 @@ impl Network {
                 let mut sample = || deviation * rng.sample::<f32, _>(StandardNormal);
                 row[..inputs].fill_with(&mut sample);
             }
-            Layer {
-                inputs,
-                outputs,
-                activation,
-                weight,
-                stride,
-                input: vec![1.0; batch * stride],
-            }
+            Layer { inputs, outputs, activation, weight, stride, input: vec![1.0; batch * stride] }
         };
         let layers = architecture.layers().zip(&architecture.activations);
         Self {
@@ -197,9 +199,7 @@ impl Network {
             let input = MatRef::new(&layer.input, [self.rows, layer.stride])?;
             let weight = MatRef::new(&layer.weight, [layer.outputs, layer.stride])?;
             workspace.matmul(view, 1.0, input, weight.transpose(), 0.0)?;
-            layer
-                .activation
-                .apply(&mut out[..self.rows * stride], stride, layer.outputs);
+            layer.activation.apply(&mut out[..self.rows * stride], stride, layer.outputs);
         }
         Ok(())
     }
@@ -216,20 +216,24 @@ impl Network {
             let view = MatMut::new(out, [self.rows, layer.inputs])?;
             workspace.matmul(view, 1.0, after, weight, 0.0)?;
             let before = &self.layers[number - 1];
-            before
-                .activation
-                .backpropagate(out, layer.inputs, &layer.input, layer.stride);
+            before.activation.backpropagate(out, layer.inputs, &layer.input, layer.stride);
         }
         Ok(())
     }
 
+    /// What each layer reads for the mini-batch, `[rows, inputs]`, without the bias's constant.
+    pub fn inputs(&self) -> impl Iterator<Item = Result<MatRef<'_, f32>>> {
+        let view = |layer: &'_ Layer| -> Result<MatRef<'_, f32>> {
+            let strides = [layer.stride as isize, 1];
+            Ok(MatRef::strided(&layer.input, 0, [self.rows, layer.inputs], strides)?)
+        };
+        self.layers.iter().map(view)
+    }
+
     /// The layers with their errors, for an optimiser to step.
-    pub fn layers<'a>(
-        &'a mut self,
-        errors: &'a Errors,
-    ) -> impl Iterator<Item = Result<LayerView<'a>>> {
+    pub fn layers<'a>(&'a mut self, errors: &'a Errors) -> impl Iterator<Item = Result<LayerView<'a>>> {
         let rows = self.rows;
-        let layers = self.layers.iter_mut().zip(&errors.layers);
-        layers.map(move |(layer, errors)| layer.view(errors, rows))
+        let layers = self.layers.iter_mut().enumerate();
+        layers.map(move |(number, layer)| layer.view(errors.layer(number, rows)?))
     }
 }

@@ -1,15 +1,16 @@
 //! What foof's tests share: dense `f64` oracles, rounding bounds, golden vectors and test data.
 //!
 //! The oracles are small and obvious rather than fast: every curvature matrix is built from per-datapoint gradients,
-//! every Kronecker product entry by entry, every inverse is a dense solve. They depend on nothing they test. Oracles
-//! panic on misuse, for a test that misuses them is wrong.
+//! every Kronecker product entry by entry, every inverse is a dense solve. They use nothing they test ([`kernels`] only
+//! runs it), and panic on misuse, for a test that misuses them is wrong.
 //!
 //! - [`Dense`], with LU, Cholesky and Jacobi eigenvalues in [`decompose`];
 //! - [`fisher`]: gradients, the Fisher matrix, Kronecker factors; [`steps`]: damping and preconditioned steps;
 //! - [`bounds`]: entrywise rounding bounds of single kernels; [`approx`] and [`rounded`]: bounds carried through whole
 //!   formulas, on which [`network`] and [`trajectory`] are built;
 //! - [`golden`] and [`case`]: vectors from PyTorch, [`unfold`]: convolutions as weight-shared layers;
-//! - [`generate`], [`layout`], [`compare`]: random data, buffers of every layout, assertions.
+//! - [`generate`], [`layout`], [`compare`]: random data, buffers of every layout, assertions;
+//! - [`kernels`]: running a kernel on every instruction set and several thread counts.
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,7 @@ pub mod dense;
 pub mod fisher;
 pub mod generate;
 pub mod golden;
+pub mod kernels;
 pub mod layout;
 pub mod network;
 pub mod rounded;
@@ -30,3 +32,4 @@ pub mod trajectory;
 pub mod unfold;
 
 pub use dense::Dense;
+pub use generate::Random;

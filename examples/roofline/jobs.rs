@@ -1,0 +1,127 @@
+//! What is measured: kernels at shapes, named as in the peers' JSON, with the operations a symmetric algorithm needs.
+
+use foof_kernels::Triangle;
+
+/// One kernel at one shape. Lengths are the mathematics' letters: `n` datapoints or order, `d`/`i` inputs, `o` outputs.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Job {
+    /// `A <- X^T X / n`, `X` `[n, d]`.
+    Covariance { n: usize, d: usize, triangle: Triangle },
+    /// The same of bf16 activations, lower triangle.
+    CovarianceBf16 { n: usize, d: usize },
+    /// Rows that are sums over `t` positions, lower triangle.
+    CovarianceReduce { n: usize, t: usize, d: usize },
+    /// EK-FAC's second moments.
+    Moments { n: usize, o: usize, i: usize },
+    /// `(A + damping I)^-1`.
+    Inverse { n: usize, triangle: Triangle },
+    /// `L` of `A + damping I = L L^T`.
+    Cholesky { n: usize },
+    /// `(L L^T)^-1 B`.
+    Solve { n: usize, cols: usize },
+    /// `C <- A B`, square.
+    Product { n: usize },
+    /// `W <- W - rate U P`.
+    Foof { o: usize, i: usize },
+    /// `W <- W - rate E^T (X P)`: the gradient kept as `m` rows of activations and errors.
+    FoofLowRank { m: usize, o: usize, i: usize },
+    /// `W <- W - rate Q U P`.
+    Kfac { o: usize, i: usize },
+}
+
+/// Benchmark families, one criterion file each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// Second moments of activations and errors.
+    Covariance,
+    /// Preconditioning products.
+    Product,
+    /// Cholesky and what follows from it.
+    Inverse,
+}
+
+impl Job {
+    /// Every job, in the order of the table.
+    pub fn all() -> Vec<Job> {
+        use Triangle::{Full, Lower};
+        let mut jobs = Vec::new();
+        for triangle in [Full, Lower] {
+            let shapes = [(100, 784), (100, 1000), (1000, 1000), (4096, 1024), (4096, 2048)];
+            jobs.extend(shapes.map(|(n, d)| Job::Covariance { n, d, triangle }));
+        }
+        jobs.push(Job::CovarianceBf16 { n: 4096, d: 1024 });
+        jobs.push(Job::CovarianceReduce { n: 100, t: 256, d: 512 });
+        jobs.push(Job::Moments { n: 100, o: 1000, i: 1000 });
+        jobs.extend([4, 8, 16, 32, 256, 512, 1024, 2048, 4096].map(|n| Job::Inverse { n, triangle: Full }));
+        jobs.extend([256, 512, 1024, 2048, 4096].map(|n| Job::Inverse { n, triangle: Lower }));
+        jobs.extend([1024, 2048].map(|n| Job::Cholesky { n }));
+        jobs.push(Job::Solve { n: 1000, cols: 1000 });
+        jobs.extend([4, 8, 16, 32].map(|n| Job::Product { n }));
+        let layers = [(1000, 784), (1000, 1000), (512, 4608), (10, 1000)];
+        jobs.extend(layers.map(|(o, i)| Job::Foof { o, i }));
+        jobs.extend([(1000, 784), (1000, 1000)].map(|(o, i)| Job::FoofLowRank { m: 100, o, i }));
+        jobs.extend(layers.map(|(o, i)| Job::Kfac { o, i }));
+        jobs
+    }
+
+    /// The kernel's name in tables and JSON.
+    pub fn kernel(self) -> &'static str {
+        match self {
+            Job::Covariance { triangle: Triangle::Full, .. } => "covariance",
+            Job::Covariance { triangle: Triangle::Lower, .. } => "covariance_lower",
+            Job::CovarianceBf16 { .. } => "covariance_bf16",
+            Job::CovarianceReduce { .. } => "covariance_reduce",
+            Job::Moments { .. } => "ekfac_moments",
+            Job::Inverse { triangle: Triangle::Full, .. } => "damped_inverse",
+            Job::Inverse { triangle: Triangle::Lower, .. } => "damped_inverse_lower",
+            Job::Cholesky { .. } => "damped_cholesky",
+            Job::Solve { .. } => "cholesky_solve",
+            Job::Product { .. } => "product",
+            Job::Foof { .. } => "foof_product",
+            Job::FoofLowRank { .. } => "foof_product_lowrank",
+            Job::Kfac { .. } => "kfac_product",
+        }
+    }
+
+    /// The shape's name in tables and JSON.
+    pub fn shape(self) -> String {
+        match self {
+            Job::Covariance { n, d, .. } | Job::CovarianceBf16 { n, d } => format!("N={n} d={d}"),
+            Job::CovarianceReduce { n, t, d } => format!("N={n} T={t} d={d}"),
+            Job::Moments { n, o, i } => format!("N={n} o={o} i={i}"),
+            Job::Inverse { n, .. } | Job::Cholesky { n } | Job::Product { n } => format!("n={n}"),
+            Job::Solve { n, cols } => format!("n={n} cols={cols}"),
+            Job::FoofLowRank { m, o, i } => format!("M={m} o={o} i={i}"),
+            Job::Foof { o, i } | Job::Kfac { o, i } => format!("o={o} i={i}"),
+        }
+    }
+
+    /// Useful operations: an addition and a multiplication count one each, symmetry is used where there is any.
+    pub fn flops(self) -> f64 {
+        let f = |n: usize| n as f64;
+        match self {
+            Job::Covariance { n, d, .. } | Job::CovarianceBf16 { n, d } => f(n) * f(d) * f(d),
+            Job::CovarianceReduce { n, t, d } => f(n) * f(d) * (f(t) + f(d)),
+            Job::Moments { n, o, i } => 2.0 * f(n) * f(o) * f(i),
+            Job::Inverse { n, .. } => f(n).powi(3),
+            Job::Cholesky { n } => f(n).powi(3) / 3.0,
+            Job::Solve { n, cols } => 2.0 * f(n) * f(n) * f(cols),
+            Job::Product { n } => 2.0 * f(n).powi(3),
+            Job::Foof { o, i } => 2.0 * f(o) * f(i) * f(i),
+            Job::FoofLowRank { m, o, i } => 2.0 * f(m) * f(i) * (f(i) + f(o)),
+            Job::Kfac { o, i } => 2.0 * f(o) * f(i) * (f(o) + f(i)),
+        }
+    }
+
+    /// The family it is benchmarked in.
+    pub fn family(self) -> Family {
+        match self {
+            Job::Covariance { .. }
+            | Job::CovarianceBf16 { .. }
+            | Job::CovarianceReduce { .. }
+            | Job::Moments { .. } => Family::Covariance,
+            Job::Inverse { .. } | Job::Cholesky { .. } | Job::Solve { .. } => Family::Inverse,
+            Job::Product { .. } | Job::Foof { .. } | Job::FoofLowRank { .. } | Job::Kfac { .. } => Family::Product,
+        }
+    }
+}

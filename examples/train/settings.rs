@@ -1,0 +1,106 @@
+//! The methods, the settings that each takes, their defaults, and the grid from which the defaults were chosen.
+
+use clap::ValueEnum;
+
+use crate::task::Task;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum MethodKind {
+    /// Gradient descent with momentum
+    Sgd,
+    /// Adam
+    Adam,
+    /// K-FAC: both Kronecker factors, labels sampled from the model
+    Kfac,
+    /// FOOF: the input factor alone
+    Foof,
+}
+
+impl MethodKind {
+    pub const ALL: [MethodKind; 4] = [MethodKind::Sgd, MethodKind::Adam, MethodKind::Kfac, MethodKind::Foof];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            MethodKind::Sgd => "SGD+momentum",
+            MethodKind::Adam => "Adam",
+            MethodKind::Kfac => "K-FAC",
+            MethodKind::Foof => "FOOF",
+        }
+    }
+
+    /// Whether the method has factors: damping, a schedule and a factor decay.
+    pub fn has_factors(self) -> bool {
+        matches!(self, MethodKind::Kfac | MethodKind::Foof)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    pub learning_rate: f32,
+    /// Adam: the decay of its first moment.
+    pub momentum: f32,
+    pub damping: f32,
+    /// Steps between refreshes, `T`.
+    pub period: usize,
+    /// Steps before a refresh that are observed, `S`.
+    pub observe: usize,
+    /// `m`.
+    pub factor_decay: f32,
+}
+
+impl Settings {
+    pub const PERIOD: usize = 100;
+    pub const OBSERVE: usize = 10;
+    pub const FACTOR_DECAY: f32 = 0.95;
+
+    /// The best of the grid, run once on each data set with `--grid`.
+    pub fn best(task: Task, method: MethodKind) -> Self {
+        use MethodKind::{Adam, Foof, Kfac, Sgd};
+        let (learning_rate, momentum, damping) = match (task, method) {
+            (Task::Autoencoder, Sgd) => (1e-3, 0.9, 0.0),
+            (Task::Autoencoder, Adam) => (1e-3, 0.9, 0.0),
+            (Task::Autoencoder, Kfac) => (1e-1, 0.9, 1e-2),
+            (Task::Autoencoder, Foof) => (1e-2, 0.9, 1e-2),
+            (Task::Classifier, Sgd) => (1e-1, 0.9, 0.0),
+            (Task::Classifier, Adam) => (1e-3, 0.9, 0.0),
+            (Task::Classifier, Kfac) => (1e-1, 0.9, 1e-2),
+            (Task::Classifier, Foof) => (1e-1, 0.9, 1e-1),
+        };
+        Self {
+            learning_rate,
+            momentum,
+            damping,
+            period: Self::PERIOD,
+            observe: Self::OBSERVE,
+            factor_decay: Self::FACTOR_DECAY,
+        }
+    }
+
+    /// In words, for progress bars and records.
+    pub fn describe(&self, method: MethodKind) -> String {
+        let Self { learning_rate, momentum, damping, .. } = self;
+        match method.has_factors() {
+            true => format!("learning rate {learning_rate}, momentum {momentum}, damping {damping}"),
+            false => format!("learning rate {learning_rate}, momentum {momentum}"),
+        }
+    }
+
+    /// Every method's grid has the same size: learning rates by three momenta, or by three dampings.
+    pub fn grid(task: Task, method: MethodKind) -> Vec<Self> {
+        use MethodKind::{Adam, Foof, Kfac, Sgd};
+        let best = Self::best(task, method);
+        let learning_rates: [f32; 5] = match (task, method) {
+            (Task::Autoencoder, Sgd) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
+            (Task::Classifier, Sgd) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
+            (_, Adam) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
+            (_, Kfac) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
+            (_, Foof) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
+        };
+        let seconds: [Self; 3] = match method {
+            Sgd | Adam => [0.5, 0.9, 0.97].map(|momentum| Self { momentum, ..best }),
+            Kfac | Foof => [1e-3, 1e-2, 1e-1].map(|damping| Self { damping, ..best }),
+        };
+        let pair = |settings: Self| learning_rates.map(|learning_rate| Self { learning_rate, ..settings });
+        seconds.into_iter().flat_map(pair).collect()
+    }
+}

@@ -1,0 +1,191 @@
+//! The Kronecker factors `A <- m A + (1-m) s X^T X` and `B <- m B + (1-m) s E^T E`.
+
+use crate::dense::{check_finite, temporary, temporary_scratch};
+use crate::error::{check_parameter, check_scratch, check_shape};
+use crate::scaling::Scaling;
+use crate::{
+    Bias, Blend, Element, Error, Input, MatMut, MemBuffer, MemStack, Par, Sharing, StackReq, Triangle, View,
+};
+use foof_kernels::covariance::{self as kernel, Spec};
+
+/// Whether the mean over datapoints (and positions) is subtracted first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Centring {
+    /// No.
+    #[default]
+    Raw,
+    /// Yes: the covariance of `x - xbar`, as in natural neural networks (Desjardins et al. 2015).
+    Centred,
+}
+
+/// How a factor is formed.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct FactorOptions {
+    /// What the positions of a datapoint contribute. Reduced inputs are means over positions, reduced errors sums.
+    pub sharing: Sharing,
+    /// Whether a constant 1 follows each row (input factors).
+    pub bias: Bias,
+    /// Whether the mean is subtracted; the bias's constant never is.
+    pub centring: Centring,
+    /// Which part of the factor is read and written.
+    pub triangle: Triangle,
+    /// `m` in `[0, 1)`; 0 does not read the old factor.
+    pub decay: f64,
+    /// The scale `s`.
+    pub scaling: Scaling,
+    /// Rows of errors for each datapoint, at least 1: all labels of a full Fisher information, scaled by `sqrt(p_c)`. The mean is
+    /// over datapoints, not rows.
+    pub rows_per_datapoint: usize,
+}
+
+impl Default for FactorOptions {
+    /// Expand, no bias, not centred, whole matrix, `m = 0`, `1/N`, one row for each datapoint.
+    fn default() -> Self {
+        FactorOptions {
+            sharing: Sharing::Expand,
+            bias: Bias::Without,
+            centring: Centring::Raw,
+            triangle: Triangle::Full,
+            decay: 0.0,
+            scaling: Scaling::Foof,
+            rows_per_datapoint: 1,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Input,
+    Error,
+}
+
+/// `A <- m A + (1-m) s sum_nt x_nt x_nt^T` (or of reduced rows), for `x` `[N, T, i]` (dense layers: `T = 1`) and `out` `[i, i]`, with
+/// bias `[i+1, i+1]`. Computes one triangle: `i² N T / 2` multiply-adds. Martens & Grosse 2015; shared weights: Eschenhagen et al. 2023.
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::Parameter`], [`Error::EmptyBatch`], [`Error::NotFinite`], [`Error::Scratch`]; `out` as it was.
+pub fn input_factor<I: Input>(
+    out: MatMut<'_, I::Acc>,
+    x: View<'_, I, 3>,
+    options: &FactorOptions,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Error> {
+    factor("inputs", Side::Input, out, x, options, par, stack)
+}
+
+/// `B <- m B + (1-m) s sum_nt e_nt e_nt^T` (or of reduced rows), for errors `e` `[N, T, o]`, or `[N C, T, o]` with `C` rows for each
+/// datapoint, and `out` `[o, o]`. As [`input_factor`].
+///
+/// # Errors
+/// As [`input_factor`].
+pub fn error_factor<I: Input>(
+    out: MatMut<'_, I::Acc>,
+    e: View<'_, I, 3>,
+    options: &FactorOptions,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Error> {
+    factor("errors", Side::Error, out, e, options, par, stack)
+}
+
+/// Scratch of [`input_factor`] and [`error_factor`] for rows of `shape` `[N, T, d]`.
+pub fn factor_scratch<T: Element>(shape: [usize; 3], options: &FactorOptions, par: Par) -> StackReq {
+    let kernel = kernel::scratch::<T>(shape, options.bias, options.sharing, par);
+    match options.centring {
+        Centring::Raw => kernel,
+        Centring::Centred => temporary_scratch::<T>(shape[2]).and(kernel),
+    }
+}
+
+/// [`input_factor`] with scratch of its own.
+///
+/// # Errors
+/// As [`input_factor`].
+pub fn input_factor_alloc<I: Input>(
+    out: MatMut<'_, I::Acc>,
+    x: View<'_, I, 3>,
+    options: &FactorOptions,
+    par: Par,
+) -> Result<(), Error> {
+    let req = factor_scratch::<I::Acc>(x.shape(), options, par);
+    input_factor(out, x, options, par, MemStack::new(&mut MemBuffer::new(req)))
+}
+
+/// [`error_factor`] with scratch of its own.
+///
+/// # Errors
+/// As [`input_factor`].
+pub fn error_factor_alloc<I: Input>(
+    out: MatMut<'_, I::Acc>,
+    e: View<'_, I, 3>,
+    options: &FactorOptions,
+    par: Par,
+) -> Result<(), Error> {
+    let req = factor_scratch::<I::Acc>(e.shape(), options, par);
+    error_factor(out, e, options, par, MemStack::new(&mut MemBuffer::new(req)))
+}
+
+/// Everything that can be wrong with a batch but its scratch.
+fn check<I: Input>(
+    argument: &'static str,
+    out: [usize; 2],
+    x: View<'_, I, 3>,
+    options: &FactorOptions,
+) -> Result<(), Error> {
+    let [n, t, d] = x.shape();
+    let size = d + options.bias.columns();
+    check_shape("out", &[size, size], &out)?;
+    let (m, rows) = (options.decay, options.rows_per_datapoint);
+    check_parameter("decay", m, (0.0..1.0).contains(&m), "a number in [0, 1)")?;
+    options.scaling.check()?;
+    if n * t == 0 {
+        return Err(Error::EmptyBatch { argument, shape: x.shape().to_vec() });
+    }
+    let divides = rows > 0 && n % rows == 0;
+    check_parameter("rows_per_datapoint", rows as f64, divides, "a divisor of the number of rows")?;
+    check_finite(argument, x)
+}
+
+fn factor<I: Input>(
+    argument: &'static str,
+    side: Side,
+    out: MatMut<'_, I::Acc>,
+    x: View<'_, I, 3>,
+    options: &FactorOptions,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Error> {
+    check(argument, out.shape(), x, options)?;
+    check_scratch(stack, factor_scratch::<I::Acc>(x.shape(), options, par))?;
+    let [rows, t, d] = x.shape();
+    let n = rows / options.rows_per_datapoint;
+    let (scale, reduce_scale) = match side {
+        Side::Input => (options.scaling.input(options.sharing, n, t), 1.0 / t as f64),
+        Side::Error => (options.scaling.error(options.sharing, n, t), 1.0),
+    };
+    let number = I::Acc::from_f64;
+    let decay = number(options.decay);
+    let one: I::Acc = num_traits::One::one();
+    let spec = Spec {
+        sharing: options.sharing,
+        reduce_scale: number(reduce_scale),
+        bias: options.bias,
+        centre: None,
+        triangle: options.triangle,
+        blend: Blend { alpha: (one - decay) * number(scale), beta: decay },
+    };
+    match options.centring {
+        Centring::Raw => kernel::covariance(out, x, &spec, par, stack),
+        Centring::Centred => {
+            let (mut centre, stack) = temporary::<I::Acc>(stack, d);
+            let mean = match options.sharing {
+                Sharing::Expand => 1.0 / (rows * t) as f64,
+                Sharing::Reduce => reduce_scale / rows as f64,
+            };
+            kernel::column_sums(&mut centre, x, number(mean));
+            kernel::covariance(out, x, &Spec { centre: Some(&centre), ..spec }, par, stack);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! Cholesky factors, triangular inverses, solves and damped inverses against Higham's bounds.
+
+use dyn_stack::{MemBuffer, MemStack};
+use foof_kernels::cholesky::{damped_inverse, damped_inverse_scratch, potrf, potrf_scratch, solve_left, solve_scratch};
+use foof_kernels::{Element, Par, Triangle};
+use foof_oracle::bounds::{self, F64, Format, Outcome};
+use foof_oracle::compare::{assert_exact, assert_within};
+use foof_oracle::generate::log_spectrum;
+use foof_oracle::kernels::{for_every_par, isas};
+use foof_oracle::layout::{Buffer, Layout};
+use foof_oracle::{Dense, Random};
+
+fn factor<T: Element>(a: &Dense, layout: Layout, par: Par) -> Result<Dense, (usize, f64)> {
+    let mut l = Buffer::<T, 2>::matrix(a, layout);
+    let mut memory = MemBuffer::new(potrf_scratch::<T>(a.rows, par));
+    let result = potrf(l.view_mut(), par, MemStack::new(&mut memory));
+    l.assert_margins_intact("potrf");
+    result.map(|()| l.dense().lower()).map_err(|pivot| (pivot.index, pivot.value.to_f64()))
+}
+
+/// Sizes around the leaf, its halvings and the panels.
+fn sizes() -> impl Iterator<Item = usize> {
+    (0..=70).chain([95, 96, 97, 127, 128, 129, 130, 200])
+}
+
+fn factors_within_bound<T: Element>(condition: f64) {
+    let mut random = Random::new(7);
+    let format = Format::of::<T>();
+    for n in sizes() {
+        let a = random.symmetric(&log_spectrum(n, condition)).rounded::<T>();
+        for par in isas() {
+            let l = factor::<T>(&a, Layout::RowMajor, par).expect("positive definite");
+            // |A - L L^T| <= gamma_(n+1) |L||L^T|, whatever the order of the sums; the portable path rounds each product
+            // of an update too, and chunked sums add twice: n + 3 roundings. The check itself rounds in f64.
+            let bound = bounds::cholesky(format, &l, &Dense::zeros(n, n));
+            let slack = (format.gamma(n + 3) + F64.gamma(n)) / format.gamma(n + 1).max(f64::MIN_POSITIVE);
+            assert_within(&l.matmul(&l.transpose()), &a, &bound.scaled(slack), &format!("{par:?} n = {n}"));
+        }
+    }
+}
+
+#[test]
+fn factors_multiply_back_to_the_matrix() {
+    factors_within_bound::<f32>(10.0);
+    factors_within_bound::<f32>(1e4);
+    factors_within_bound::<f64>(10.0);
+    factors_within_bound::<f64>(1e10);
+}
+
+/// `A = L L^T` with small integers and powers of two on the diagonal: every operation is exact.
+#[test]
+fn integer_factors_are_found_exactly() {
+    let mut random = Random::new(8);
+    for n in sizes() {
+        let l = Dense::from_fn(n, n, |i, j| match i.cmp(&j) {
+            std::cmp::Ordering::Less => 0.0,
+            std::cmp::Ordering::Equal => 2.0,
+            std::cmp::Ordering::Greater => random.integer(2),
+        });
+        let a = l.matmul(&l.transpose());
+        for par in isas() {
+            for layout in Layout::ALL {
+                assert_exact(
+                    &factor::<f32>(&a, layout, par).expect("definite"),
+                    &l,
+                    &format!("{par:?} n = {n} {layout:?}"),
+                );
+            }
+        }
+    }
+}
+
+/// A negative pivot at every position is reported with its index and value.
+#[test]
+fn an_indefinite_matrix_names_its_pivot() {
+    for n in [1, 2, 31, 32, 33, 64, 65, 100] {
+        for at in 0..n {
+            let a = Dense::from_fn(n, n, |i, j| {
+                if i != j {
+                    0.0
+                } else if i == at {
+                    -3.0
+                } else {
+                    4.0
+                }
+            });
+            for par in isas() {
+                assert_eq!(factor::<f32>(&a, Layout::RowMajor, par), Err((at, -3.0)), "n = {n}");
+            }
+        }
+    }
+}
+
+/// Success and failure where Theorem 10.7 decides them.
+#[test]
+fn definiteness_is_decided_as_the_theorem_says() {
+    let mut random = Random::new(9);
+    let (mut succeeded, mut failed) = (0, 0);
+    for n in [2, 8, 33, 60] {
+        for least in [-0.1, -1e-3, -1e-5, 0.0, 1e-5, 1e-3, 0.1] {
+            let mut spectrum = vec![1.0; n];
+            spectrum[0] = least;
+            let a = random.symmetric(&spectrum).rounded::<f32>();
+            let outcome = bounds::cholesky_outcome(Format::of::<f32>(), &a);
+            for par in isas() {
+                let result = factor::<f32>(&a, Layout::RowMajor, par);
+                match outcome {
+                    Outcome::Succeeds => assert!(result.is_ok(), "{par:?} n = {n}, {least:e}: {result:?}"),
+                    Outcome::Fails => assert!(result.is_err(), "{par:?} n = {n}, {least:e}"),
+                    Outcome::Either => {}
+                }
+                succeeded += usize::from(outcome == Outcome::Succeeds);
+                failed += usize::from(outcome == Outcome::Fails);
+            }
+        }
+    }
+    assert!(succeeded > 0 && failed > 0, "both cases occur");
+}
+
+fn inverse<T: Element>(a: &Dense, damping: T, triangle: Triangle, layout: Layout, par: Par) -> Buffer<T, 2> {
+    let n = a.rows;
+    let a = Buffer::<T, 2>::matrix(a, layout);
+    let mut out = Buffer::poisoned([n, n], layout);
+    let mut memory = MemBuffer::new(damped_inverse_scratch::<T>(n, par));
+    let stack = MemStack::new(&mut memory);
+    damped_inverse(out.view_mut(), a.view(), T::one(), damping, triangle, par, stack).expect("positive definite");
+    out.assert_margins_intact("damped_inverse");
+    out
+}
+
+fn inverses_within_bound<T: Element>(condition: f64) {
+    let mut random = Random::new(10);
+    let format = Format::of::<T>();
+    let mut undecided = 0;
+    for n in sizes().filter(|&n| n > 0) {
+        let spectrum = log_spectrum(n, condition);
+        let a = random.symmetric(&spectrum).rounded::<T>();
+        let damping = T::from_f64(0.25);
+        let damped = a.damped(0.25);
+        let oracle = damped.inverse();
+        let (trace, trace_inverse) = (damped.trace(), oracle.trace());
+        // Three sweeps of n terms each, two roundings a term on the portable path.
+        let residual_bound = bounds::inverse_residual(format, trace, trace_inverse, 2 * n + 4);
+        if residual_bound >= 1.0 {
+            undecided += 1;
+            continue;
+        }
+        for (isa, got) in for_every_par(&format!("n = {n}"), |par| {
+            inverse(&a, damping, Triangle::Full, Layout::RowMajor, par).elements()
+        }) {
+            let x = Dense::from_slice(n, n, &got);
+            let residual = damped.matmul(&x).minus(&Dense::identity(n)).frobenius();
+            assert!(residual <= residual_bound, "{isa} n = {n}: residual {residual:e}, bound {residual_bound:e}");
+            assert!(x.is_symmetric(), "{isa} n = {n}: symmetric to the bit");
+        }
+    }
+    assert_eq!(undecided, 0, "sizes whose bound says nothing");
+}
+
+#[test]
+fn inverses_have_small_residuals() {
+    inverses_within_bound::<f32>(4.0);
+    inverses_within_bound::<f64>(100.0);
+    inverses_within_bound::<f64>(1e6);
+}
+
+#[test]
+fn every_layout_gives_the_same_inverse() {
+    let mut random = Random::new(11);
+    let a = random.symmetric(&log_spectrum(75, 10.0)).rounded::<f64>();
+    for par in isas() {
+        let expected = inverse::<f64>(&a, 0.5, Triangle::Full, Layout::RowMajor, par).dense();
+        for layout in Layout::ALL {
+            // Layouts choose which side of a product is the panel's, and so the order of sums: equal up to both residuals.
+            let got = inverse::<f64>(&a, 0.5, Triangle::Full, layout, par).dense();
+            let damped = a.damped(0.5);
+            let bound = 2.0 * bounds::inverse_residual(Format::of::<f64>(), damped.trace(), expected.trace(), 150);
+            let off = damped.matmul(&got.minus(&expected)).frobenius();
+            assert!(off <= bound, "{par:?} {layout:?}: off by {off:e}, bound {bound:e}");
+        }
+    }
+}
+
+fn solves_within_bound<T: Element>() {
+    let mut random = Random::new(12);
+    let format = Format::of::<T>();
+    for n in sizes().filter(|&n| n > 0) {
+        let a = random.symmetric(&log_spectrum(n, 50.0)).rounded::<T>();
+        let b = random.normals(n, 37).rounded::<T>();
+        for par in isas() {
+            let l = factor::<T>(&a, Layout::RowMajor, par).expect("positive definite");
+            let l_buffer = Buffer::<T, 2>::matrix(&l, Layout::RowMajor);
+            for layout in [Layout::RowMajor, Layout::ColumnMajor] {
+                let mut x = Buffer::<T, 2>::matrix(&b, layout);
+                let mut memory = MemBuffer::new(solve_scratch::<T>(n, 37, par));
+                solve_left(l_buffer.view(), x.view_mut(), par, MemStack::new(&mut memory));
+                x.assert_margins_intact("solve_left");
+                // Against L itself: (L + dL)(L^T + dL') x = b, each |dL| <= gamma_n |L| (Theorem 8.5), so the residual is
+                // within (2 gamma + gamma²) |L||L^T||x|; with products rounded too on the portable path, gamma_2n.
+                let x = x.dense();
+                let g = format.gamma(2 * n) + F64.gamma(2 * n);
+                let magnitude = l.abs().matmul(&l.abs().transpose().matmul(&x.abs()));
+                let residual = l.matmul(&l.transpose().matmul(&x));
+                assert_within(
+                    &residual,
+                    &b,
+                    &magnitude.scaled(2.0 * g + g * g),
+                    &format!("{par:?} n = {n} {layout:?}"),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn solves_have_small_residuals() {
+    solves_within_bound::<f32>();
+    solves_within_bound::<f64>();
+}
+
+/// At a benchmark's size: the residual of a random vector, in f64, where the bound is below one.
+#[test]
+fn a_large_inverse_passes_a_random_vector_check() {
+    let n = 1024;
+    let mut random = Random::new(13);
+    let x = random.normals(2 * n, n).scaled(1.0 / (2.0 * n as f64).sqrt());
+    let a = x.transpose().matmul(&x);
+    let v = random.normals(n, 1);
+    let damped = a.damped(0.125);
+    // Every eigenvalue is at least 0.125 up to the rounding of A, which a ninth more covers.
+    let bound = bounds::inverse_residual(Format::of::<f64>(), damped.trace(), 9.0 * n as f64, 2 * n);
+    assert!(bound < 1.0, "the bound says something: {bound:e}");
+    for par in isas() {
+        let inverse = inverse::<f64>(&a, 0.125, Triangle::Full, Layout::RowMajor, par).dense();
+        let residual = damped.matmul(&inverse.matmul(&v)).minus(&v).frobenius();
+        assert!(residual <= bound * v.frobenius(), "{par:?}: {residual:e}, bound {:e}", bound * v.frobenius());
+    }
+}

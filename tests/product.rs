@@ -1,0 +1,197 @@
+//! Products against the dense oracle: exact on integers, within the derived bound on reals, for every shape around the
+//! tile edges, every layout, every instruction set and any number of threads.
+
+use dyn_stack::{MemBuffer, MemStack};
+use foof_kernels::product::{depth, product, product_scratch};
+use foof_kernels::{Blend, Element, Input, Par};
+use foof_oracle::bounds::{self, Format};
+use foof_oracle::compare::{assert_exact, assert_within};
+use foof_oracle::kernels::{for_every_par, isas};
+use foof_oracle::layout::{Buffer, Layout};
+use foof_oracle::{Dense, Random};
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+/// One product into a poisoned (or given) output of any layout.
+fn run<I: Input + bytemuck::Pod>(
+    lhs: &Buffer<I, 2>,
+    rhs: &Buffer<I, 2>,
+    mut out: Buffer<I::Acc, 2>,
+    blend: Blend<I::Acc>,
+    par: Par,
+) -> Buffer<I::Acc, 2> {
+    let ([m, k], n) = (lhs.shape, rhs.shape[1]);
+    let mut memory = MemBuffer::new(product_scratch::<I::Acc>(m, n, k, par));
+    product(out.view_mut(), blend, lhs.view(), rhs.view(), par, MemStack::new(&mut memory));
+    out.assert_margins_intact("product");
+    out
+}
+
+/// Sizes around every edge: vectors, panels, row steps, macro-tiles.
+fn edges<T: Element>() -> Vec<usize> {
+    let mut sizes: Vec<usize> = (0..=10).collect();
+    for edge in [16, 24, 48] {
+        sizes.extend([edge - 1, edge, edge + 1]);
+    }
+    sizes
+}
+
+fn integer_grid<T: Element>() {
+    let mut random = Random::new(1);
+    for &m in &edges::<T>() {
+        for &n in &edges::<T>() {
+            for k in [0, 1, 2, 7] {
+                let (a, b) = (random.integers(m, k, 8), random.integers(k, n, 8));
+                let expected = a.matmul(&b);
+                let (a, b) = (Buffer::<T, 2>::matrix(&a, Layout::RowMajor), Buffer::matrix(&b, Layout::RowMajor));
+                for par in isas() {
+                    let out = Buffer::poisoned([m, n], Layout::RowMajor);
+                    let out = run(&a, &b, out, Blend::set(T::one()), par);
+                    assert_exact(&out.dense(), &expected, &format!("{par:?}: {m} x {n} x {k}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn integers_are_exact_at_every_tile_edge_f32() {
+    integer_grid::<f32>();
+}
+
+#[test]
+fn integers_are_exact_at_every_tile_edge_f64() {
+    integer_grid::<f64>();
+}
+
+/// Larger than a macro-tile, deeper than a slab, and deep enough to be cut into chunks.
+fn integer_blocks<T: Element>() {
+    let mut random = Random::new(2);
+    for (m, n, k) in [(250, 241, 129), (3, 500, 260), (500, 3, 127), (97, 49, 2500), (17, 5, 4111), (1, 1, 5000)] {
+        let (a, b) = (random.integers(m, k, 4), random.integers(k, n, 4));
+        let expected = a.matmul(&b);
+        let (a, b) = (Buffer::<T, 2>::matrix(&a, Layout::RowMajor), Buffer::matrix(&b, Layout::ColumnMajor));
+        let what = format!("{m} x {n} x {k}");
+        for (isa, got) in for_every_par(&what, |par| {
+            run(&a, &b, Buffer::poisoned([m, n], Layout::RowMajor), Blend::set(T::one()), par).elements()
+        }) {
+            assert_exact(&Dense::from_slice(m, n, &got), &expected, &format!("{isa}: {what}"));
+        }
+    }
+}
+
+#[test]
+fn integers_are_exact_over_blocks_chunks_and_threads() {
+    integer_blocks::<f32>();
+    integer_blocks::<f64>();
+}
+
+#[test]
+fn every_layout_gives_the_same_integers() {
+    let mut random = Random::new(3);
+    let (m, n, k) = (19, 53, 21);
+    let (a, b, c) = (random.integers(m, k, 8), random.integers(k, n, 8), random.integers(m, n, 8));
+    let expected = c.scaled(2.0).plus(&a.matmul(&b).scaled(-3.0));
+    for left in Layout::ALL {
+        for right in Layout::ALL {
+            for output in Layout::ALL {
+                for par in isas() {
+                    let (a, b) = (Buffer::<f32, 2>::matrix(&a, left), Buffer::matrix(&b, right));
+                    let out = run(&a, &b, Buffer::matrix(&c, output), Blend { alpha: -3.0, beta: 2.0 }, par);
+                    assert_exact(&out.dense(), &expected, &format!("{par:?} {left:?} {right:?} {output:?}"));
+                }
+            }
+        }
+    }
+}
+
+fn widened<I: Input<Acc = f32> + bytemuck::Pod + num_traits::NumCast + num_traits::ToPrimitive>() {
+    let mut random = Random::new(4);
+    let (a, b) = (random.integers(37, 70, 8), random.integers(70, 61, 8));
+    let expected = a.matmul(&b);
+    for left in Layout::ALL {
+        for par in isas() {
+            let (a, b) = (Buffer::<I, 2>::matrix(&a, left), Buffer::matrix(&b, Layout::RowMajor));
+            let out = run(&a, &b, Buffer::poisoned([37, 61], Layout::RowMajor), Blend::set(1.0), par);
+            assert_exact(&out.dense(), &expected, &format!("{par:?} {left:?}"));
+        }
+    }
+}
+
+#[test]
+fn half_width_inputs_are_widened_exactly() {
+    widened::<bf16>();
+    widened::<f16>();
+}
+
+fn within_bound<T: Element>((m, n, k): (usize, usize, usize), alpha: f64, beta: f64, seed: u64) {
+    let mut random = Random::new(seed);
+    let (a, b) = (random.normals(m, k).rounded::<T>(), random.normals(k, n).rounded::<T>());
+    let c = random.normals(m, n).rounded::<T>();
+    let (alpha, beta) = (T::from_f64(alpha), T::from_f64(beta));
+    let (alpha64, beta64) = (alpha.to_f64(), beta.to_f64());
+    let expected = c.scaled(beta64).plus(&a.matmul(&b).scaled(alpha64));
+    let magnitude = a.abs().matmul(&b.abs());
+    let (a, b) = (Buffer::<T, 2>::matrix(&a, Layout::RowMajor), Buffer::matrix(&b, Layout::RowMajor));
+    let what = format!("{m} x {n} x {k}");
+    for (isa, got) in for_every_par(&what, |par| {
+        run(&a, &b, Buffer::matrix(&c, Layout::RowMajor), Blend { alpha, beta }, par).elements()
+    }) {
+        let par = Par::seq().with_isa(isa);
+        // The portable path rounds each product too: one more than the chain of additions.
+        let depth = depth::<T>(m, n, k, par) + 1;
+        let bound = bounds::blended_product(Format::of::<T>(), &magnitude, (alpha64, beta64), &c, k, depth);
+        assert_within(&Dense::from_slice(m, n, &got), &expected, &bound, &format!("{isa}: {what}"));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn reals_are_within_the_bound(
+        m in 1usize..130, n in 1usize..130, k in 1usize..400, alpha in -2.0..2.0f64, beta in -2.0..2.0f64, seed: u64,
+    ) {
+        within_bound::<f32>((m, n, k), alpha, beta, seed);
+        within_bound::<f64>((m, n, k), alpha, beta, seed);
+    }
+
+    /// Powers of two scale without rounding, so scaling an operand scales the result's bits.
+    #[test]
+    fn scaling_by_powers_of_two_is_exact(m in 1usize..60, n in 1usize..60, k in 1usize..60, power in -20i32..20, seed: u64) {
+        let mut random = Random::new(seed);
+        let (a, b) = (random.normals(m, k).rounded::<f32>(), random.normals(k, n).rounded::<f32>());
+        let factor = f64::from(power).exp2();
+        for par in isas() {
+            let right = Buffer::<f32, 2>::matrix(&b, Layout::RowMajor);
+            let result = |a: &Dense| {
+                let a = Buffer::matrix(a, Layout::RowMajor);
+                run(&a, &right, Buffer::poisoned([m, n], Layout::RowMajor), Blend::set(1.0), par).dense()
+            };
+            assert_exact(&result(&a.scaled(factor)), &result(&a).scaled(factor), "scaled");
+        }
+    }
+}
+
+/// At the sizes the benchmarks use: `C v` against `A (B v)` for random `v`, in f64, by the bound times `|v|`.
+#[test]
+fn benchmark_sizes_pass_a_random_vector_check() {
+    let (m, n, k) = (1000, 1000, 1000);
+    let mut random = Random::new(5);
+    let (a, b) = (random.normals(m, k).rounded::<f32>(), random.normals(k, n).rounded::<f32>());
+    let v = random.normals(n, 1);
+    let expected = a.matmul(&b.matmul(&v));
+    let magnitude = a.abs().matmul(&b.abs().matmul(&v.abs()));
+    let (left, right) = (Buffer::<f32, 2>::matrix(&a, Layout::RowMajor), Buffer::matrix(&b, Layout::RowMajor));
+    for par in isas() {
+        let c = run(&left, &right, Buffer::poisoned([m, n], Layout::RowMajor), Blend::set(1.0), par).dense();
+        let depth = depth::<f32>(m, n, k, par) + 1;
+        // The oracle multiplies twice and the check once in f64: gamma_(n + k) of that format each.
+        let oracle = bounds::F64.gamma(2 * (n + k));
+        let bound = bounds::product(Format::of::<f32>(), &magnitude, k, depth).plus(&magnitude.scaled(oracle));
+        let bound = bound.plus(&Dense::from_fn(m, 1, |_, _| {
+            k as f64 * Format::of::<f32>().tiny * v.abs().frobenius() * (n as f64).sqrt()
+        }));
+        assert_within(&c.matmul(&v), &expected, &bound, &format!("{par:?}"));
+    }
+}
