@@ -128,11 +128,11 @@ fn inverse<T: Element>(a: &Dense, damping: T, triangle: Triangle, layout: Layout
     out
 }
 
-fn inverses_within_bound<T: Element>(condition: f64) {
+/// The bound grows as n³ u: `largest` is where it still says something.
+fn inverses_within_bound<T: Element>(condition: f64, largest: usize) {
     let mut random = Random::new(10);
     let format = Format::of::<T>();
-    let mut undecided = 0;
-    for n in sizes().filter(|&n| n > 0) {
+    for n in sizes().filter(|n| (1..=largest).contains(n)) {
         let spectrum = log_spectrum(n, condition);
         let a = random.symmetric(&spectrum).rounded::<T>();
         let damping = T::from_f64(0.25);
@@ -141,10 +141,7 @@ fn inverses_within_bound<T: Element>(condition: f64) {
         let (trace, trace_inverse) = (damped.trace(), oracle.trace());
         // Three sweeps of n terms each, two roundings a term on the portable path.
         let residual_bound = bounds::inverse_residual(format, trace, trace_inverse, 2 * n + 4);
-        if residual_bound >= 1.0 {
-            undecided += 1;
-            continue;
-        }
+        assert!(residual_bound < 1.0, "n = {n}: the bound says nothing: {residual_bound:e}");
         for (isa, got) in for_every_par(&format!("n = {n}"), |par| {
             inverse(&a, damping, Triangle::Full, Layout::RowMajor, par).elements()
         }) {
@@ -154,14 +151,13 @@ fn inverses_within_bound<T: Element>(condition: f64) {
             assert!(x.is_symmetric(), "{isa} n = {n}: symmetric to the bit");
         }
     }
-    assert_eq!(undecided, 0, "sizes whose bound says nothing");
 }
 
 #[test]
 fn inverses_have_small_residuals() {
-    inverses_within_bound::<f32>(4.0);
-    inverses_within_bound::<f64>(100.0);
-    inverses_within_bound::<f64>(1e6);
+    inverses_within_bound::<f32>(4.0, 100);
+    inverses_within_bound::<f64>(100.0, 200);
+    inverses_within_bound::<f64>(1e6, 200);
 }
 
 #[test]

@@ -15,34 +15,21 @@ pub enum Activation {
 impl Activation {
     /// Replaces the first `width` numbers of each row (of `stride` numbers) by their activations.
     pub fn apply(self, rows: &mut [f32], stride: usize, width: usize) {
-        let each = |f: fn(f32) -> f32| {
-            rows.par_chunks_mut(stride)
-                .with_min_len(GRAIN.div_ceil(stride))
-                .for_each(|row| row[..width].iter_mut().for_each(|s| *s = f(*s)));
-        };
         match self {
             Activation::Linear => {}
-            Activation::Relu => each(|s| s.max(0.0)),
-            Activation::Tanh => each(tanh),
+            Activation::Relu => map_rows(rows, stride, width, |s| s.max(0.0)),
+            Activation::Tanh => map_rows(rows, stride, width, tanh),
         }
     }
 
     /// Multiplies errors (`width` a row) by the derivative, which each activation knows from its own result
     /// (rows of `stride` numbers, of which the first `width` count).
     pub fn backpropagate(self, errors: &mut [f32], width: usize, results: &[f32], stride: usize) {
-        let each = |f: fn(f32, f32) -> f32| {
-            errors.par_chunks_mut(width).zip(results.par_chunks(stride)).with_min_len(GRAIN.div_ceil(width)).for_each(
-                |(row, result)| {
-                    for (error, &x) in row.iter_mut().zip(result) {
-                        *error = f(*error, x);
-                    }
-                },
-            );
-        };
+        let relu = |error, x| if x > 0.0 { error } else { 0.0 };
         match self {
             Activation::Linear => {}
-            Activation::Relu => each(|error, x| if x > 0.0 { error } else { 0.0 }),
-            Activation::Tanh => each(|error, x| error * (1.0 - x * x)),
+            Activation::Relu => zip_rows(errors, width, results, stride, relu),
+            Activation::Tanh => zip_rows(errors, width, results, stride, |error, x| error * (1.0 - x * x)),
         }
     }
 
@@ -54,6 +41,20 @@ impl Activation {
             Activation::Relu => 2.0,
         }
     }
+}
+
+fn map_rows(rows: &mut [f32], stride: usize, width: usize, f: impl Fn(f32) -> f32 + Sync) {
+    let rows = rows.par_chunks_mut(stride).with_min_len(GRAIN.div_ceil(stride));
+    rows.for_each(|row| row[..width].iter_mut().for_each(|s| *s = f(*s)));
+}
+
+fn zip_rows(errors: &mut [f32], width: usize, results: &[f32], stride: usize, f: impl Fn(f32, f32) -> f32 + Sync) {
+    let rows = errors.par_chunks_mut(width).zip(results.par_chunks(stride));
+    rows.with_min_len(GRAIN.div_ceil(width)).for_each(|(row, result)| {
+        for (error, &x) in row.iter_mut().zip(result) {
+            *error = f(*error, x);
+        }
+    });
 }
 
 /// tanh to an absolute error of a few units roundoff, as `1 - 2 / (exp(2|x|) + 1)` with the sign put back. Unlike the

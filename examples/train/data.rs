@@ -62,7 +62,6 @@ impl Dataset {
 }
 
 /// Mini-batches without end: each epoch takes the images in a new random order, and drops what does not fill a batch.
-#[derive(Clone)]
 pub struct Batches {
     order: Vec<usize>,
     size: usize,

@@ -223,11 +223,10 @@ impl Network {
 
     /// What each layer reads for the mini-batch, `[rows, inputs]`, without the bias's constant.
     pub fn inputs(&self) -> impl Iterator<Item = Result<MatRef<'_, f32>>> {
-        let view = |layer: &'_ Layer| -> Result<MatRef<'_, f32>> {
+        self.layers.iter().map(|layer| {
             let strides = [layer.stride as isize, 1];
             Ok(MatRef::strided(&layer.input, 0, [self.rows, layer.inputs], strides)?)
-        };
-        self.layers.iter().map(view)
+        })
     }
 
     /// The layers with their errors, for an optimiser to step.

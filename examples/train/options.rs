@@ -170,6 +170,8 @@ fn fraction(text: &str) -> Result<f32, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Options, String> {
@@ -181,8 +183,8 @@ mod tests {
     #[test]
     fn without_arguments_all_methods_run_with_their_best_settings() {
         let options = parse(&[]).unwrap();
-        assert_eq!(options.method, MethodKind::ALL);
-        for method in MethodKind::ALL {
+        assert_eq!(options.method, MethodKind::value_variants());
+        for &method in MethodKind::value_variants() {
             assert_eq!(options.settings(method), Settings::best(Task::Autoencoder, method));
         }
         assert_eq!(options.steps(1050), 100);

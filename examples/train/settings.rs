@@ -17,8 +17,6 @@ pub enum MethodKind {
 }
 
 impl MethodKind {
-    pub const ALL: [MethodKind; 4] = [MethodKind::Sgd, MethodKind::Adam, MethodKind::Kfac, MethodKind::Foof];
-
     pub fn name(self) -> &'static str {
         match self {
             MethodKind::Sgd => "SGD+momentum",
@@ -73,15 +71,6 @@ impl Settings {
             period: Self::PERIOD,
             observe: Self::OBSERVE,
             factor_decay: Self::FACTOR_DECAY,
-        }
-    }
-
-    /// In words, for progress bars and records.
-    pub fn describe(&self, method: MethodKind) -> String {
-        let Self { learning_rate, momentum, damping, .. } = self;
-        match method.has_factors() {
-            true => format!("learning rate {learning_rate}, momentum {momentum}, damping {damping}"),
-            false => format!("learning rate {learning_rate}, momentum {momentum}"),
         }
     }
 

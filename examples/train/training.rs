@@ -136,6 +136,7 @@ struct Trainer<'a> {
     errors: Errors,
     workspace: Workspace,
     batches: Batches,
+    seed: u64,
 }
 
 impl<'a> Trainer<'a> {
@@ -147,21 +148,21 @@ impl<'a> Trainer<'a> {
             errors: Errors::new(architecture, *batch),
             workspace: Workspace::new(*par, &architecture.products(*batch)),
             batches: Batches::new(problem.train.len(), *batch, seed),
+            seed,
         }
     }
 
     /// The observations before training, of the mini-batches that training begins with; returns their time.
     fn start(&mut self, method: &mut dyn Method) -> Result<f64> {
         let now = Instant::now();
-        let first = self.batches.clone();
+        let Problem { train, batch, .. } = self.problem;
+        let mut batches = Batches::new(train.len(), *batch, self.seed);
         for _ in 0..method.initial_observations() {
-            let numbers = self.batches.next();
-            let images = numbers.iter().map(|&number| self.problem.train.image(number));
+            let images = batches.next().iter().map(|&number| train.image(number));
             self.network.forward(images, &mut self.workspace)?;
             method.observe(&self.network, &mut self.workspace)?;
         }
         method.start()?;
-        self.batches = first;
         Ok(now.elapsed().as_secs_f64())
     }
 
