@@ -58,16 +58,11 @@ pub(crate) fn dot<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> T {
     (0..a.rows()).map(|i| (0..a.cols()).map(|j| a.at([i, j]) * b.at([i, j])).sum()).sum()
 }
 
-/// Copies positions to rows: `[N, T, d]` to `[N T, d]`, with a constant 1 after each row if `out` has one more column.
-pub(crate) fn flatten<I: Input>(mut out: MatMut<'_, I::Acc>, x: View<'_, I, 3>) {
-    use num_traits::One;
-    let [n, t, d] = x.shape();
-    for row in 0..n * t {
-        for j in 0..d {
-            out.set([row, j], x.at([row / t, row % t, j]).widen());
-        }
-        for j in d..out.cols() {
-            out.set([row, j], I::Acc::one());
-        }
-    }
+/// Copies rows, with a constant 1 after each if `out` has one more column.
+pub(crate) fn flatten_rows<T: Element>(out: MatMut<'_, T>, x: MatRef<'_, T>) {
+    let [n, d] = x.shape();
+    let columns = d..out.cols();
+    let mut out = out;
+    out.rb_mut().submatrix(0..n, 0..d).copy_from(x);
+    out.submatrix(0..n, columns).fill(T::one());
 }

@@ -29,17 +29,6 @@ pub enum Job {
     Kfac { o: usize, i: usize },
 }
 
-/// Benchmark families, one criterion file each.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
-    /// Second moments of activations and errors.
-    Covariance,
-    /// Preconditioning products.
-    Product,
-    /// Cholesky and what follows from it.
-    Inverse,
-}
-
 impl Job {
     /// Every job, in the order of the table.
     pub fn all() -> Vec<Job> {
@@ -110,18 +99,6 @@ impl Job {
             Job::Foof { o, i } => 2.0 * f(o) * f(i) * f(i),
             Job::FoofLowRank { m, o, i } => 2.0 * f(m) * f(i) * (f(i) + f(o)),
             Job::Kfac { o, i } => 2.0 * f(o) * f(i) * (f(o) + f(i)),
-        }
-    }
-
-    /// The family it is benchmarked in.
-    pub fn family(self) -> Family {
-        match self {
-            Job::Covariance { .. }
-            | Job::CovarianceBf16 { .. }
-            | Job::CovarianceReduce { .. }
-            | Job::Moments { .. } => Family::Covariance,
-            Job::Inverse { .. } | Job::Cholesky { .. } | Job::Solve { .. } => Family::Inverse,
-            Job::Product { .. } | Job::Foof { .. } | Job::FoofLowRank { .. } | Job::Kfac { .. } => Family::Product,
         }
     }
 }

@@ -94,8 +94,10 @@ impl Report {
     /// Lets every row meet the peers of its kernel and shape.
     pub fn merge(&mut self, peers: &Peers) {
         for row in &mut self.rows {
-            for peer in peers.rows.iter().filter(|p| p.kernel == row.kernel && p.shape == row.shape) {
-                row.meet(&peer.peer, peer.seconds);
+            for peer in &peers.rows {
+                if peer.kernel == row.kernel && peer.shape == row.shape {
+                    row.meet(&peer.peer, peer.seconds);
+                }
             }
         }
     }

@@ -61,8 +61,9 @@ fn zip_rows(errors: &mut [f32], width: usize, results: &[f32], stride: usize, f:
 /// library's it has no branch and no call, so a loop over it becomes vector instructions; hundreds of thousands a step
 /// would otherwise cost as much as a matrix product.
 fn tanh(x: f32) -> f32 {
-    // From 10 on, tanh rounds to 1.
-    let y = x.abs().min(10.0) * (2.0 * std::f32::consts::LOG2_E);
+    // From 10 on, tanh rounds to 1. (Not `min`, which would turn NaN into 10.)
+    let size = if x.abs() > 10.0 { 10.0 } else { x.abs() };
+    let y = size * (2.0 * std::f32::consts::LOG2_E);
     // exp(2|x|) = 2^y = 2^whole 2^part, |part| <= 1/2. Adding 1.5 2^23 rounds y to a whole number, which is then
     // found in the lowest bits.
     const ROUND: f32 = 12_582_912.0;

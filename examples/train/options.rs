@@ -55,15 +55,15 @@ pub struct Options {
     pub batch: usize,
 
     /// Step size, for every method that is run [default: each method's best in the grid]
-    #[arg(long, value_parser = positive, value_name = "ETA")]
+    #[arg(long, value_parser = positive, allow_negative_numbers = true, value_name = "ETA")]
     pub learning_rate: Option<f32>,
 
     /// Momentum; Adam's beta_1 [default: each method's best in the grid]
-    #[arg(long, value_parser = fraction, value_name = "MU")]
+    #[arg(long, value_parser = fraction, allow_negative_numbers = true, value_name = "MU")]
     pub momentum: Option<f32>,
 
     /// Damping lambda of K-FAC and FOOF: large values turn them towards SGD [default: the best in the grid]
-    #[arg(long, value_parser = positive, value_name = "LAMBDA")]
+    #[arg(long, value_parser = positive, allow_negative_numbers = true, value_name = "LAMBDA")]
     pub damping: Option<f32>,
 
     /// Steps between two refreshes of the inverse factors (the paper's T)
@@ -75,7 +75,7 @@ pub struct Options {
     pub observe: usize,
 
     /// Decay m of the factors' moving average: 0 keeps the last mini-batch only
-    #[arg(long, value_parser = fraction, default_value_t = Settings::FACTOR_DECAY, value_name = "M")]
+    #[arg(long, value_parser = fraction, allow_negative_numbers = true, default_value_t = Settings::FACTOR_DECAY, value_name = "M")]
     pub factor_decay: f32,
 
     /// Seeds of the initial weights, the order of the images and the sampled labels, separated by commas

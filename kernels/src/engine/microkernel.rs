@@ -35,23 +35,22 @@ pub(crate) unsafe fn tile<T: Copy, S: Simd<T>, const M: usize, const V: usize>(
         let (mut lp, mut rp) = (l, r);
         for _ in 0..depth {
             let mut right = [S::splat(zero); V];
-            for v in 0..V {
-                right[v] = S::load(rp.add(v * S::LANES));
+            for (v, vector) in right.iter_mut().enumerate() {
+                *vector = S::load(rp.add(v * S::LANES));
             }
-            for i in 0..M {
+            for (i, row) in sums.iter_mut().enumerate() {
                 let left = S::splat(*lp.add(i));
-                for v in 0..V {
-                    sums[i][v] = S::fma(left, right[v], sums[i][v]);
+                for (sum, &vector) in row.iter_mut().zip(&right) {
+                    *sum = S::fma(left, vector, *sum);
                 }
             }
             lp = lp.add(step);
             rp = rp.add(step);
         }
-        for i in 0..M {
-            for v in 0..V {
+        for (i, row) in sums.iter().enumerate() {
+            for (v, &sum) in row.iter().enumerate() {
                 let at = c.add(i * ldc + v * S::LANES);
-                let sum = if fresh { sums[i][v] } else { S::add(S::load(at), sums[i][v]) };
-                S::store(at, sum);
+                S::store(at, if fresh { sum } else { S::add(S::load(at), sum) });
             }
         }
     }

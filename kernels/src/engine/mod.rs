@@ -174,7 +174,10 @@ impl<'a, T: Element> Engine<'a, T> {
             operand.pack(memory, panel * nr, start, self.kernels);
         });
         // SAFETY: every panel has been filled.
-        let (left, right) = unsafe { (left.assume_init_ref(), right.assume_init_ref()) };
+        let filled = |memory: &'s [MaybeUninit<T>]| unsafe {
+            core::slice::from_raw_parts(memory.as_ptr().cast::<T>(), memory.len())
+        };
+        let (left, right) = (filled(left), filled(right));
         Packed { left, right: if self.right.is_some() { right } else { left } }
     }
 
@@ -182,8 +185,9 @@ impl<'a, T: Element> Engine<'a, T> {
     fn compute(&self, index: usize, chunk: usize, packed: Packed<'_, T>, slabs: &mut [T], tile: &mut [T]) {
         let plan = &self.plan;
         let (rows, cols) = plan.tile(index);
-        if plan.chunk(chunk).is_empty() {
-            return tile.fill(T::zero());
+        if plan.chunks > 1 || plan.k == 0 {
+            // Chunks are added whole, padding and tiles above the diagonal included; an empty sum is zero.
+            tile.fill(T::zero());
         }
         let (slab_left, slab_right) = slabs.split_at_mut(plan.slab_lens().0);
         for depths in plan.slabs(chunk) {

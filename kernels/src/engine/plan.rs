@@ -26,6 +26,11 @@ const CHUNKED_TASKS: usize = 8;
 /// Multiply-adds below which a product runs on the calling thread: about 40 us, several times what waking a thread costs.
 const PARALLEL_WORK: usize = 1 << 21;
 
+/// Multiply-adds of a full product.
+fn work(m: usize, n: usize, k: usize) -> usize {
+    m.saturating_mul(n).saturating_mul(k)
+}
+
 /// Which part of the product is computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Region {
@@ -64,13 +69,13 @@ impl Plan {
             region,
             chunks: 1,
         };
-        let candidates = SIDES[largest..].iter().map(|&side| with_side(side));
+        let mut candidates = SIDES[largest..].iter().map(|&side| with_side(side));
         let mut plan = candidates
             .clone()
             .find(|plan| plan.tiles() >= TASKS)
-            .or(candidates.last())
+            .or(candidates.next_back())
             .unwrap_or_else(|| with_side(nr));
-        if m * n * k < PARALLEL_WORK {
+        if work(m, n, k) < PARALLEL_WORK {
             plan = with_side(SIDES[largest]);
         } else if plan.tiles() < CHUNKED_TASKS {
             plan.chunks = (k / CHUNK).clamp(1, CHUNKED_TASKS.div_ceil(plan.tiles().max(1)) * 2);
@@ -139,7 +144,7 @@ impl Plan {
 
     /// Threads that this much work feeds.
     pub(crate) fn par(&self, par: Par) -> Par {
-        match self.m * self.n * self.k < PARALLEL_WORK {
+        match work(self.m, self.n, self.k) < PARALLEL_WORK {
             true => par.at_most(1),
             false => par.at_most(self.tiles() * self.chunks),
         }
@@ -186,7 +191,7 @@ impl Plan {
     }
 }
 
-/// The packed depth of one slab, exported for rounding bounds.
+/// Uninitialised scratch for panels or tiles.
 pub(crate) fn aligned<T>(
     stack: &mut dyn_stack::MemStack,
     len: usize,

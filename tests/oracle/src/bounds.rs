@@ -64,8 +64,9 @@ pub fn blended_product(
     })
 }
 
-/// `A <- m A + (1-m) s X^T X`: `gamma_(depth+3) (1-m) |s| |X|^T|X| + gamma_2 m |A|`; the third rounding beyond the depth
-/// is that of `1 - m`, for the oracle takes the same rounded `m` and `s`.
+/// `A <- m A + (1-m) s X^T X`: `gamma_(depth+4) (1-m) |s| |X|^T|X| + gamma_2 m |A|`. Beyond the depth there are `1 - m`, its
+/// product with `s`, the product of that with the sum, and the addition (with a fused one, three); the oracle takes the
+/// same rounded `m` and `s`.
 ///
 /// `magnitude` is `|X|^T|X|`, `inner` the number of rows of `X`.
 pub fn ema_covariance(
@@ -76,13 +77,13 @@ pub fn ema_covariance(
     inner: usize,
     depth: usize,
 ) -> Dense {
-    blended_product(format, magnitude, ((1.0 - m) * s, m), old, inner + 1, depth + 1)
+    blended_product(format, magnitude, ((1.0 - m) * s, m), old, inner + 2, depth + 2)
 }
 
 /// A product of three, `fl(fl(P U) Q)`: `gamma_(d1+d2) |P||U||Q|` (Higham Lemma 3.3), for `depths = d1 + d2` and `inner`
 /// the sum of both inner dimensions. Products of more factors add their depths likewise.
 ///
-/// `magnitude` is `|P||U||Q|`. Underflow is not counted: a subnormal first product is multiplied by `Q`.
+/// `magnitude` is `|P||U||Q|`. Assumes, like every bound below, that nothing underflows.
 pub fn chain(format: Format, magnitude: &Dense, inner: usize, depths: usize) -> Dense {
     magnitude.scaled(format.gamma(depths) + F64.gamma(inner))
 }
@@ -115,8 +116,8 @@ pub fn cholesky(format: Format, l: &Dense, damped: &Dense) -> Dense {
     magnitude.zip(damped, |m, a| relative * m + format.gamma(2) * a.abs())
 }
 
-/// The same in norm, before `L` is known: `|A - L L^T|_2 <= gamma_(n+1) tr(A) / (1 - gamma_(n+1))` (Higham (10.7) with
-/// `| |L||L^T| |_2 <= |L|_F^2`).
+/// The same in norm, before `L` is known: `|A - L L^T|_F <= gamma_(n+1) tr(A) / (1 - gamma_(n+1))`, as
+/// `| |L||L^T| |_F <= |L|_F^2` and each row of the computed `L` has `(1 - gamma_(n+1)) |l_i|^2 <= a_ii`.
 pub fn cholesky_norm(format: Format, n: usize, trace: f64) -> f64 {
     let gamma = format.gamma(n + 1);
     gamma * trace / (1.0 - gamma)

@@ -1,0 +1,184 @@
+//! FOOF: gradient descent on neurons, preconditioned with the input factor alone.
+
+use super::delegate::{delegate_observing, delegate_to_factors};
+use super::factors::{Factors, Kind};
+use super::options::{Schedule, StepOptions, check_factors};
+use super::preconditioner::{Entry, Observation, Preconditioner};
+use crate::covariance::Centring;
+use crate::dense::{blend_into, dot, temporary, temporary_scratch};
+use crate::kronecker::{Factor, Gradient, foof_step, step_scratch};
+use crate::layer::Layer;
+use crate::product::{product, product_scratch};
+use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq, damping};
+
+/// How FOOF's input factor is damped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FoofDamping {
+    /// By `lambda`.
+    #[default]
+    Fixed,
+    /// By `lambda_A` of K-FAC's heuristic, for comparisons (the paper's D.9). Holds an error factor and needs errors.
+    KfacLambdaA,
+}
+
+/// How the update is scaled for comparisons with K-FAC (the paper's D.9). All but `Own` need [`FoofDamping::KfacLambdaA`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FoofScale {
+    /// Not at all.
+    #[default]
+    Own,
+    /// By `lambda_A / lambda = 1 / lambda_B` (Fig. 3).
+    LambdaA,
+    /// To the norm of K-FAC's update, in each layer (Fig. 4C).
+    KfacNorm,
+}
+
+/// Options of [`Foof`](super::Foof).
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct FoofOptions {
+    /// `lambda > 0`
+    pub damping: f64,
+    /// How it is used.
+    pub damping_rule: FoofDamping,
+    /// How updates are scaled.
+    pub scale: FoofScale,
+    /// `m`, in `[0, 1)`.
+    pub factor_decay: f64,
+    /// Whether inputs are centred (natural neural networks).
+    pub centring: Centring,
+    /// When factors are observed and refreshed.
+    pub schedule: Schedule,
+    /// How weights follow.
+    pub step: StepOptions,
+}
+
+impl Default for FoofOptions {
+    /// `lambda = 1`, `m = 0.95`, T = 100, S = 10.
+    fn default() -> Self {
+        FoofOptions {
+            damping: 1.0,
+            damping_rule: FoofDamping::Fixed,
+            scale: FoofScale::Own,
+            factor_decay: 0.95,
+            centring: Centring::Raw,
+            schedule: Schedule::default(),
+            step: StepOptions::default(),
+        }
+    }
+}
+
+/// FOOF's state: input factors and their damped inverses.
+pub struct FoofFactors<T> {
+    factors: Factors<T>,
+    damping: T,
+    rule: FoofDamping,
+    scale: FoofScale,
+    /// Factor of each layer's update.
+    gains: Vec<T>,
+    prepared_gains: Vec<T>,
+}
+
+impl<T: Element> Preconditioner<T> for FoofFactors<T> {
+    type Options = FoofOptions;
+    const NAME: &'static str = "foof";
+
+    fn new(layers: &[Layer], options: &FoofOptions) -> Result<Self, Error> {
+        check_factors::<T>(options.damping, options.factor_decay)?;
+        let (rule, scale) = (options.damping_rule, options.scale);
+        if scale != FoofScale::Own && rule == FoofDamping::Fixed {
+            return Err(Error::Missing { what: "FoofDamping::KfacLambdaA", needed_for: "scaling updates to K-FAC's" });
+        }
+        let with_errors = rule == FoofDamping::KfacLambdaA;
+        let factors = Factors::new(layers, options.factor_decay, options.centring, Kind::Inverse, with_errors);
+        let gains = || vec![T::one(); layers.len()];
+        let (gains, prepared_gains) = (gains(), gains());
+        Ok(FoofFactors { factors, damping: T::from_f64(options.damping), rule, scale, gains, prepared_gains })
+    }
+
+    fn settings(options: &FoofOptions) -> (Schedule, StepOptions) {
+        (options.schedule, options.step)
+    }
+
+    delegate_to_factors!();
+    delegate_observing!();
+
+    fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
+        let c = self.factors.correction()?;
+        for l in 0..self.factors.layers.len() {
+            let mut dampings = (self.damping, self.damping);
+            if self.rule == FoofDamping::KfacLambdaA {
+                let (a, b) = (self.factors.inputs[l].mean(c), self.factors.errors[l].mean(c));
+                dampings = damping::heuristic(a, b, self.damping).map_err(|error| error.in_layer(l))?;
+            }
+            self.factors.inputs[l].prepare_inverse(c, dampings.0, par, stack).map_err(|error| error.in_layer(l))?;
+            match self.scale {
+                FoofScale::Own => {}
+                FoofScale::LambdaA => self.prepared_gains[l] = dampings.0 / self.damping,
+                FoofScale::KfacNorm => {
+                    let errors = &mut self.factors.errors[l];
+                    errors.prepare_inverse(c, dampings.1, par, stack).map_err(|error| error.in_layer(l))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare_scratch(&self, par: Par) -> StackReq {
+        self.factors.prepare_scratch(par)
+    }
+
+    fn commit(&mut self) {
+        self.factors.commit();
+        core::mem::swap(&mut self.gains, &mut self.prepared_gains);
+    }
+
+    fn precondition(
+        &self,
+        layer: usize,
+        out: MatMut<'_, T>,
+        blend: Blend<T>,
+        gradient: Gradient<'_, T>,
+        par: Par,
+        stack: &mut MemStack,
+    ) -> Result<(), Error> {
+        let input = Factor::Inverse(self.factors.inputs[layer].used());
+        if self.scale != FoofScale::KfacNorm {
+            let blend = Blend { alpha: blend.alpha * self.gains[layer], ..blend };
+            return foof_step(out, blend, gradient, input, par, stack);
+        }
+        let shape @ [o, i] = out.shape();
+        let (mut own, stack) = temporary::<T>(stack, o * i);
+        let (mut kfac, stack) = temporary::<T>(stack, o * i);
+        let (mut own, mut kfac) = (MatMut::new(&mut own, shape)?, MatMut::new(&mut kfac, shape)?);
+        let one = Blend::set(T::one());
+        foof_step(own.rb_mut(), one, gradient, input, par, stack)?;
+        product(kfac.rb_mut(), one, self.factors.errors[layer].used(), own.as_ref(), par, stack)?;
+        let norm = |m: MatRef<'_, T>| dot(m, m).sqrt();
+        let (from, to) = (norm(own.as_ref()), norm(kfac.as_ref()));
+        let ratio = if from == T::zero() { T::zero() } else { to / from };
+        blend_into(out, Blend { alpha: blend.alpha * ratio, ..blend }, own.as_ref());
+        Ok(())
+    }
+
+    fn precondition_scratch(&self, layer: usize, rows: Option<usize>, par: Par) -> StackReq {
+        let shape @ [o, i] = self.factors.layers[layer].weight_shape();
+        let step = step_scratch::<T>(shape, rows, par);
+        if self.scale != FoofScale::KfacNorm {
+            return step;
+        }
+        let two = temporary_scratch::<T>(o * i).and(temporary_scratch::<T>(o * i));
+        two.and(step.or(product_scratch::<T>(o, i, o, par)))
+    }
+
+    fn entries(&self) -> Vec<Entry<'_, T>> {
+        let mut entries = self.factors.entries();
+        entries.push(("gains".into(), vec![self.gains.len()], &self.gains));
+        entries
+    }
+
+    fn entries_mut(&mut self) -> Vec<&mut [T]> {
+        let mut entries = self.factors.entries_mut();
+        entries.push(&mut self.gains);
+        entries
+    }
+}

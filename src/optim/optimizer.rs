@@ -1,0 +1,269 @@
+//! The optimiser around a preconditioner.
+
+use super::options::{Order, Schedule, StepOptions};
+use super::preconditioner::{Observation, Preconditioner};
+use crate::dense::blend_into;
+use crate::error::{check_parameter, check_shape};
+use crate::kronecker::Gradient;
+use crate::layer::Layer;
+use crate::{Bias, Blend, Element, Error, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq};
+
+/// A preconditioner with schedule, momentum, weight decay and averaging. Memory grows to what the largest mini-batch needs and is then
+/// kept: later steps allocate nothing (refreshes of eigenbases may).
+pub struct Optimizer<T, P> {
+    pub(super) preconditioner: P,
+    pub(super) schedule: Schedule,
+    pub(super) step: StepOptions,
+    par: Par,
+    /// Steps taken.
+    pub(super) t: u64,
+    /// `V`; empty without momentum.
+    pub(super) momentum: Vec<Vec<T>>,
+    /// `Wbar`; empty without averaging.
+    pub(super) average: Vec<Vec<T>>,
+    memory: Memory,
+}
+
+/// Scratch that grows.
+struct Memory {
+    buffer: MemBuffer,
+    size: StackReq,
+}
+
+impl Memory {
+    fn stack(&mut self, req: StackReq) -> &mut MemStack {
+        if !MemStack::new(&mut self.buffer).can_hold(req) {
+            self.size = self.size.or(req);
+            self.buffer = MemBuffer::new(self.size);
+        }
+        MemStack::new(&mut self.buffer)
+    }
+}
+
+impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
+    /// An optimiser of weights `[o, i]` (with bias `[o, i+1]`) for each layer.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for options outside their range: damping that is not positive and finite, `m` outside `[0, 1)`, ..
+    pub fn new(layers: &[Layer], options: P::Options, par: Par) -> Result<Self, Error> {
+        let (schedule, step) = P::settings(&options);
+        schedule.check()?;
+        step.check()?;
+        let preconditioner = P::new(layers, &options)?;
+        let buffers = |wanted: bool| {
+            let layers = if wanted { layers } else { &[] };
+            layers.iter().map(|layer| vec![T::zero(); layer.weights()]).collect()
+        };
+        // For gradients as matrices; mini-batches add what they need.
+        let size = (0..layers.len()).fold(preconditioner.prepare_scratch(par), |req, l| {
+            req.or(preconditioner.precondition_scratch(l, None, par))
+        });
+        let memory = Memory { buffer: MemBuffer::new(size), size };
+        let (momentum, average) = (buffers(step.momentum > 0.0), buffers(step.polyak.is_some()));
+        Ok(Optimizer { preconditioner, schedule, step, par, t: 0, momentum, average, memory })
+    }
+
+    /// The layers.
+    pub fn layers(&self) -> &[Layer] {
+        self.preconditioner.layers()
+    }
+
+    /// The number of steps taken.
+    pub fn steps(&self) -> u64 {
+        self.t
+    }
+
+    /// The preconditioner.
+    pub fn preconditioner(&self) -> &P {
+        &self.preconditioner
+    }
+
+    /// When factors are observed and refreshed.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Whether the next step needs observations.
+    pub fn wants_observation(&self) -> bool {
+        self.schedule.observes(self.t)
+    }
+
+    /// Changes `eta`.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] if it is negative or not finite.
+    pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<(), Error> {
+        let step = StepOptions { learning_rate, ..self.step };
+        step.check()?;
+        self.step = step;
+        Ok(())
+    }
+
+    /// The Polyak average of a layer's weights, after the first step, if it is kept.
+    pub fn average(&self, layer: usize) -> Option<MatRef<'_, T>> {
+        let shape = self.layers().get(layer)?.weight_shape();
+        self.average.get(layer).filter(|_| self.t > 0).and_then(|values| MatRef::new(values, shape).ok())
+    }
+
+    /// Takes a mini-batch, one observation for each layer, into the running factors.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::Missing`] errors, [`Error::EmptyBatch`], [`Error::NotFinite`], with the layer; state as it was.
+    pub fn observe(&mut self, observations: &[Observation<'_, T>]) -> Result<(), Error> {
+        self.preconditioner.check(observations)?;
+        let req = self.preconditioner.observe_scratch(observations, self.par);
+        self.preconditioner.observe(observations, self.par, self.memory.stack(req))
+    }
+
+    /// Puts the running factors to use.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] before anything was observed; [`Error::NotPositiveDefinite`] with the layer; state as it was.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        let req = self.preconditioner.prepare_scratch(self.par);
+        self.preconditioner.prepare(self.par, self.memory.stack(req))?;
+        self.preconditioner.commit();
+        Ok(())
+    }
+
+    /// Scratch for a step with these gradients, whose shapes are checked, and those of the outputs.
+    fn check_gradients(&self, out: &[MatMut<'_, T>], gradients: &[Gradient<'_, T>]) -> Result<StackReq, Error> {
+        let layers = self.layers();
+        check_shape("weights", &[layers.len()], &[out.len()])?;
+        check_shape("gradients", &[layers.len()], &[gradients.len()])?;
+        let mut req = StackReq::empty();
+        for (l, layer) in layers.iter().enumerate() {
+            let shape = layer.weight_shape();
+            check_shape("weights", &shape, &out[l].shape())
+                .and_then(|()| with_constant(layer, gradients[l]).check(shape))
+                .map_err(|error| error.in_layer(l))?;
+            req = req.or(self.preconditioner.precondition_scratch(l, gradients[l].rows(), self.par));
+        }
+        Ok(req)
+    }
+
+    fn check_ready(&self) -> Result<(), Error> {
+        match self.preconditioner.is_ready() {
+            true => Ok(()),
+            false => Err(Error::Missing { what: "refresh", needed_for: "there are no factors to precondition with" }),
+        }
+    }
+
+    /// `D`, the preconditioned gradients; changes no state.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] with the layer, [`Error::Missing`] before the first refresh; outputs as they were.
+    pub fn precondition(&mut self, out: &mut [MatMut<'_, T>], gradients: &[Gradient<'_, T>]) -> Result<(), Error> {
+        let req = self.check_gradients(out, gradients)?;
+        self.check_ready()?;
+        let stack = self.memory.stack(req);
+        for (l, out) in out.iter_mut().enumerate() {
+            let gradient = with_constant(&self.preconditioner.layers()[l], gradients[l]);
+            self.preconditioner.precondition(l, out.rb_mut(), Blend::set(T::one()), gradient, self.par, stack)?;
+        }
+        Ok(())
+    }
+
+    /// One step of the schedule: updates the weights; observes, if [`wants_observation`](Self::wants_observation) said so, else
+    /// `observations` may be empty and is not read; refreshes when due.
+    ///
+    /// # Errors
+    /// As [`observe`](Self::observe), [`refresh`](Self::refresh) and [`precondition`](Self::precondition); weights and state as they were.
+    pub fn step(
+        &mut self,
+        weights: &mut [MatMut<'_, T>],
+        gradients: &[Gradient<'_, T>],
+        observations: &[Observation<'_, T>],
+    ) -> Result<(), Error> {
+        let mut req = self.check_gradients(weights, gradients)?;
+        let (observing, refreshing) = (self.schedule.observes(self.t), self.schedule.refreshes(self.t));
+        let refresh_first = refreshing && self.schedule.order == Order::RefreshFirst;
+        if !refresh_first {
+            self.check_ready()?;
+        }
+        if observing {
+            self.preconditioner.check(observations)?;
+            req = req.or(self.preconditioner.observe_scratch(observations, self.par));
+        }
+        if refreshing {
+            req = req.or(self.preconditioner.prepare_scratch(self.par));
+        }
+        // What can fail comes first; what is refreshed is put to use before or after the weights change, as the order says.
+        let stack = self.memory.stack(req);
+        if refreshing {
+            self.preconditioner.backup();
+        }
+        if observing {
+            self.preconditioner.observe(observations, self.par, stack)?;
+        }
+        if refreshing && let Err(error) = self.preconditioner.prepare(self.par, stack) {
+            self.preconditioner.restore();
+            return Err(error);
+        }
+        if refresh_first {
+            self.preconditioner.commit();
+        }
+        self.update(weights, gradients, req)?;
+        if refreshing && !refresh_first {
+            self.preconditioner.commit();
+        }
+        self.t += 1;
+        Ok(())
+    }
+
+    /// `V <- mu V + D`, `W <- (1 - eta w) W - eta V`, `Wbar <- xi Wbar + (1 - xi) W`.
+    fn update(
+        &mut self,
+        weights: &mut [MatMut<'_, T>],
+        gradients: &[Gradient<'_, T>],
+        req: StackReq,
+    ) -> Result<(), Error> {
+        let StepOptions { learning_rate, momentum, momentum_start, weight_decay, polyak } = self.step;
+        let number = T::from_f64;
+        let change = Blend { alpha: number(-learning_rate), beta: number(1.0 - learning_rate * weight_decay) };
+        let mu = if self.t < momentum_start { T::zero() } else { number(momentum) };
+        let stack = self.memory.stack(req);
+        for (l, w) in weights.iter_mut().enumerate() {
+            let layer = self.preconditioner.layers()[l];
+            let gradient = with_constant(&layer, gradients[l]);
+            match self.momentum.get_mut(l) {
+                // Without momentum one product changes the weights.
+                None => self.preconditioner.precondition(l, w.rb_mut(), change, gradient, self.par, stack)?,
+                Some(v) => {
+                    let mut v = MatMut::new(v, layer.weight_shape())?;
+                    let blend = Blend { alpha: T::one(), beta: mu };
+                    self.preconditioner.precondition(l, v.rb_mut(), blend, gradient, self.par, stack)?;
+                    blend_into(w.rb_mut(), change, v.as_ref());
+                }
+            }
+            if let (Some(average), Some(cap)) = (self.average.get_mut(l), polyak) {
+                let xi = number((1.0 - 1.0 / (self.t + 1) as f64).min(cap));
+                let blend = Blend { alpha: T::one() - xi, beta: xi };
+                blend_into(MatMut::new(average, layer.weight_shape())?, blend, w.as_ref());
+            }
+        }
+        Ok(())
+    }
+
+    /// The cosine between two updates of a layer in FOOF's metric, `<D, D'> = tr(D (c A + lambda I) D'^T)`, with the running input factor.
+    ///
+    /// # Errors
+    /// As [`metric_cosine`](super::metric_cosine), and [`Error::Missing`] before anything was observed.
+    pub fn metric_cosine(&self, layer: usize, a: MatRef<'_, T>, b: MatRef<'_, T>, damping: T) -> Result<T, Error> {
+        let (count, observed) = (self.layers().len(), self.preconditioner.counters()[0]);
+        check_parameter("layer", layer as f64, layer < count, "a layer's number")?;
+        if observed == 0 {
+            return Err(Error::Missing { what: "observations", needed_for: "the metric is made of them" });
+        }
+        let (factor, c) = self.preconditioner.input_factor(layer);
+        super::metric_cosine(a, b, factor, c, damping, self.par)
+    }
+}
+
+/// The gradient with the constant 1 that a layer's bias sees.
+fn with_constant<'a, T: Element>(layer: &Layer, gradient: Gradient<'a, T>) -> Gradient<'a, T> {
+    match layer.bias() {
+        Bias::With => gradient.with_constant(layer.factor_input()),
+        Bias::Without => gradient,
+    }
+}
