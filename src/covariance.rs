@@ -3,9 +3,7 @@
 use crate::dense::{check_finite, temporary, temporary_scratch};
 use crate::error::{check_parameter, check_scratch, check_shape};
 use crate::scaling::Scaling;
-use crate::{
-    Bias, Blend, Element, Error, Input, MatMut, MemBuffer, MemStack, Par, Sharing, StackReq, Triangle, View,
-};
+use crate::{Bias, Blend, Element, Error, Input, MatMut, MemBuffer, MemStack, Par, Sharing, StackReq, Triangle, View};
 use foof_kernels::covariance::{self as kernel, Spec};
 
 /// Whether the mean over datapoints (and positions) is subtracted first.

@@ -18,7 +18,12 @@ pub fn heuristic<T: Element>(mean_a: T, mean_b: T, damping: T) -> Result<(T, T),
     let positive = damping > T::zero() && damping.is_finite();
     check_parameter("damping", damping.to_f64(), positive, "a positive finite number")?;
     for (name, value) in [("mean_a", mean_a), ("mean_b", mean_b)] {
-        check_parameter(name, value.to_f64(), value >= T::zero() && value.is_finite(), "a finite number, not negative")?;
+        check_parameter(
+            name,
+            value.to_f64(),
+            value >= T::zero() && value.is_finite(),
+            "a finite number, not negative",
+        )?;
     }
     let root = damping.sqrt();
     if mean_a == T::zero() || mean_b == T::zero() {

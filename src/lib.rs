@@ -54,3 +54,7 @@ pub use dyn_stack::{MemBuffer, MemStack, StackReq};
 pub use error::Error;
 pub use foof_kernels::covariance::{Bias, Sharing};
 pub use foof_kernels::{Blend, Element, Input, Isa, IsaError, MatMut, MatRef, Par, Triangle, View, ViewError, ViewMut};
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

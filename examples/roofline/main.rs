@@ -59,6 +59,9 @@ struct Args {
     peers: Option<PathBuf>,
 }
 
+/// A peak that falls below this fraction of its best is reported: the rows measured then are too low.
+const STEADY: f64 = 0.9;
+
 /// One row to be: a job against faer, or against itself on one thread.
 #[derive(Clone, Copy)]
 struct Plan {
@@ -142,14 +145,20 @@ fn measure(plans: &[Plan], threads: usize, repeats: usize) -> Report {
     let mut report = Report { peak_gflops: 0.0, threads, isa: par.isa().name(), rows: Vec::new() };
     let style = ProgressStyle::with_template("[{pos}/{len}] {bar:30} {elapsed} {msg}").expect("a valid template");
     let bar = ProgressBar::new(plans.len() as u64).with_style(style);
-    let mut peak = 0.0f64;
+    let (mut peak, mut lowest) = (0.0f64, f64::INFINITY);
     for plan in plans {
         bar.set_message(format!("{} {}", plan.kernel(), plan.job.shape()));
-        peak = peak.max(peak::fma::<f32>(par) / 1e9);
+        let now = peak::fma::<f32>(par) / 1e9;
+        (peak, lowest) = (peak.max(now), lowest.min(now));
         report.rows.push(plan.measure(par, repeats));
         bar.inc(1);
     }
     bar.finish_and_clear();
+    if lowest < STEADY * peak {
+        eprintln!(
+            "roofline: the FMA peak fell from {peak:.1} to {lowest:.1} GFLOP/s during the run: is the machine busy?"
+        );
+    }
     report.set_peak(peak);
     report
 }

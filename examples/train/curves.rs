@@ -15,7 +15,7 @@ pub const SIDE: usize = 28;
 const MARGIN: f32 = 3.0;
 
 /// Half the width of the pen, in pixels.
-const PEN: f32 = 0.8;
+const PEN: f32 = 1.0;
 
 /// A curve is drawn as this many straight pieces.
 const PIECES: usize = 32;

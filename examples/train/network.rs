@@ -236,3 +236,7 @@ impl Network {
         layers.map(move |(number, layer)| layer.view(errors.layer(number, rows)?))
     }
 }
+
+#[cfg(test)]
+#[path = "network_tests.rs"]
+mod tests;

@@ -54,7 +54,8 @@ pub struct Options {
     #[arg(long, value_parser = count, default_value_t = 100, value_name = "N")]
     pub batch: usize,
 
-    /// Step size, for every method that is run [default: each method's best in the grid]
+    /// Step size eta, for every method that is run; K-FAC's and FOOF's grows with the damping, as their updates
+    /// shrink with it [default: each method's best in the grid]
     #[arg(long, value_parser = positive, allow_negative_numbers = true, value_name = "ETA")]
     pub learning_rate: Option<f32>,
 
@@ -62,7 +63,8 @@ pub struct Options {
     #[arg(long, value_parser = fraction, allow_negative_numbers = true, value_name = "MU")]
     pub momentum: Option<f32>,
 
-    /// Damping lambda of K-FAC and FOOF: large values turn them towards SGD [default: the best in the grid]
+    /// Damping lambda of K-FAC and FOOF: small values trust the factors, large ones turn the methods towards SGD
+    /// [default: each method's best in the grid]
     #[arg(long, value_parser = positive, allow_negative_numbers = true, value_name = "LAMBDA")]
     pub damping: Option<f32>,
 
@@ -75,7 +77,7 @@ pub struct Options {
     pub observe: usize,
 
     /// Decay m of the factors' moving average: 0 keeps the last mini-batch only
-    #[arg(long, value_parser = fraction, allow_negative_numbers = true, default_value_t = Settings::FACTOR_DECAY, value_name = "M")]
+    #[arg(long, value_parser = fraction, default_value_t = Settings::FACTOR_DECAY, value_name = "M")]
     pub factor_decay: f32,
 
     /// Seeds of the initial weights, the order of the images and the sampled labels, separated by commas
@@ -90,7 +92,8 @@ pub struct Options {
     #[arg(long, default_value = "target/train", value_name = "DIR")]
     pub out: PathBuf,
 
-    /// Try every method on its small grid of learning rates and momenta or dampings, and record the results
+    /// Run the grid that the defaults come from: five learning rates by four momenta or dampings for each method;
+    /// takes twenty times as long
     #[arg(long, conflicts_with_all = ["learning_rate", "momentum", "damping"])]
     pub grid: bool,
 }

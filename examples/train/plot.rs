@@ -32,7 +32,7 @@ pub fn draw(path: &Path, title: &str, runs: &[Run]) -> Result {
     register_font(FONT, FontStyle::Normal, dejavu::sans::regular()).map_err(|_| "the font cannot be read")?;
     let root = BitMapBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let root = root.titled(title, (FONT, 24).into_font().color(&INK))?;
+    let root = root.margin(16, 0, 0, 0).titled(title, (FONT, 24).into_font().color(&INK))?;
     let (left, right) = root.split_horizontally(SIZE.0 / 2);
     panel(&left, "step", runs, |point| point.step as f64)?;
     panel(&right, "seconds", runs, |point| point.seconds)?;

@@ -155,8 +155,8 @@ pub fn json(problem: &Problem, runs: &[Run]) -> String {
     let Problem { train, batch, steps, par, .. } = problem;
     let runs: Vec<String> = runs.iter().map(json_run).collect();
     format!(
-        "{{\"data\": \"{}\", \"images\": {}, \"batch\": {batch}, \"steps\": {steps}, \"threads\": {}, \"isa\": \"{}\",\n \
-         \"runs\": [\n{}\n ]}}\n",
+        "{{\"data\": \"{}\", \"images\": {}, \"batch\": {batch}, \"steps\": {steps}, \"threads\": {}, \
+         \"isa\": \"{}\",\n \"runs\": [\n{}\n ]}}\n",
         train.name,
         train.len(),
         par.degree(),

@@ -74,20 +74,19 @@ impl Settings {
         }
     }
 
-    /// Every method's grid has the same size: learning rates by three momenta, or by three dampings.
+    /// Every method's grid has the same size: five learning rates by four momenta, or by four dampings
+    /// (at momentum 0.9).
     pub fn grid(task: Task, method: MethodKind) -> Vec<Self> {
         use MethodKind::{Adam, Foof, Kfac, Sgd};
         let best = Self::best(task, method);
         let learning_rates: [f32; 5] = match (task, method) {
-            (Task::Autoencoder, Sgd) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
+            (Task::Autoencoder, Sgd) | (_, Adam) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
             (Task::Classifier, Sgd) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
-            (_, Adam) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
-            (_, Kfac) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
-            (_, Foof) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
+            (_, Kfac | Foof) => [1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
         };
-        let seconds: [Self; 3] = match method {
-            Sgd | Adam => [0.5, 0.9, 0.97].map(|momentum| Self { momentum, ..best }),
-            Kfac | Foof => [1e-3, 1e-2, 1e-1].map(|damping| Self { damping, ..best }),
+        let seconds: [Self; 4] = match method {
+            Sgd | Adam => [0.5, 0.8, 0.9, 0.97].map(|momentum| Self { momentum, ..best }),
+            Kfac | Foof => [1e-2, 1e-1, 1.0, 10.0].map(|damping| Self { damping, ..best }),
         };
         let pair = |settings: Self| learning_rates.map(|learning_rate| Self { learning_rate, ..settings });
         seconds.into_iter().flat_map(pair).collect()

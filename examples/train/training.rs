@@ -103,8 +103,7 @@ impl Problem {
             let now = Instant::now();
             let loss = trainer.step(rule.as_mut())?;
             seconds += now.elapsed().as_secs_f64();
-            // A comparison that NaN fails, too.
-            if !(loss < DIVERGED * initial) {
+            if loss.is_nan() || loss >= DIVERGED * initial {
                 diverged = Some(step);
                 break;
             }

@@ -5,9 +5,7 @@ use super::factors::{Factors, Kind};
 use super::options::{Schedule, StepOptions, check_factors};
 use super::preconditioner::{Entry, Observation, Preconditioner};
 use crate::covariance::Centring;
-use crate::kronecker::{
-    Denominators, Factor, Gradient, eigen_step, eigen_step_scratch, kfac_step, step_scratch,
-};
+use crate::kronecker::{Denominators, Factor, Gradient, eigen_step, eigen_step_scratch, kfac_step, step_scratch};
 use crate::layer::Layer;
 use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq, damping};
 

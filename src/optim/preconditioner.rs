@@ -50,12 +50,7 @@ pub trait Preconditioner<T: Element>: Sized {
     ///
     /// # Errors
     /// As [`check`](Preconditioner::check).
-    fn observe(
-        &mut self,
-        observations: &[Observation<'_, T>],
-        par: Par,
-        stack: &mut MemStack,
-    ) -> Result<(), Error>;
+    fn observe(&mut self, observations: &[Observation<'_, T>], par: Par, stack: &mut MemStack) -> Result<(), Error>;
 
     /// Scratch of [`observe`](Preconditioner::observe).
     fn observe_scratch(&self, observations: &[Observation<'_, T>], par: Par) -> StackReq;

@@ -43,6 +43,10 @@ pub(crate) unsafe fn tile<T: Copy, S: Simd<T>, const M: usize, const V: usize>(
                 for (sum, &vector) in row.iter_mut().zip(&right) {
                     *sum = S::fma(left, vector, *sum);
                 }
+                // An empty instruction that loads cannot be moved across: the AVX2 tile needs all 16 registers, and the
+                // next row's broadcast, hoisted above this row's FMAs, would spill an accumulator in every step.
+                #[cfg(not(miri))]
+                core::arch::asm!("", options(nostack, preserves_flags));
             }
             lp = lp.add(step);
             rp = rp.add(step);
