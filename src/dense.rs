@@ -1,6 +1,6 @@
 //! Small helpers on dense views: temporaries, scans, entrywise updates.
 
-use crate::{Blend, Element, Error, Input, MatMut, MatRef, MemStack, StackReq, View};
+use crate::{Blend, Element, Error, Input, MatMut, MatRef, MemStack, Par, StackReq, View};
 use dyn_stack::DynArray;
 
 /// Room for `n` zeros.
@@ -15,15 +15,9 @@ pub(crate) fn temporary_scratch<T: Element>(n: usize) -> StackReq {
 
 /// The first element that is not finite is an error.
 pub(crate) fn check_finite<I: Input>(argument: &'static str, x: View<'_, I, 3>) -> Result<(), Error> {
-    use num_traits::Float;
-    let [n, t, d] = x.shape();
-    for a in 0..n {
-        for b in 0..t {
-            for c in 0..d {
-                if !x.at([a, b, c]).widen().is_finite() {
-                    return Err(Error::NotFinite { argument, index: vec![a, b, c] });
-                }
-            }
+    for n in 0..x.shape()[0] {
+        if let Some([t, i]) = not_finite(x.datapoint(n)) {
+            return Err(Error::NotFinite { argument, index: vec![n, t, i] });
         }
     }
     Ok(())
@@ -31,26 +25,34 @@ pub(crate) fn check_finite<I: Input>(argument: &'static str, x: View<'_, I, 3>) 
 
 /// As [`check_finite`], for a matrix.
 pub(crate) fn check_finite_matrix<T: Element>(argument: &'static str, x: MatRef<'_, T>) -> Result<(), Error> {
-    for i in 0..x.rows() {
-        for j in 0..x.cols() {
-            if !x.at([i, j]).is_finite() {
-                return Err(Error::NotFinite { argument, index: vec![i, j] });
-            }
-        }
+    match not_finite(x) {
+        None => Ok(()),
+        Some(index) => Err(Error::NotFinite { argument, index: index.to_vec() }),
     }
-    Ok(())
+}
+
+/// The first entry that is NaN or infinite.
+fn not_finite<I: Input>(x: MatRef<'_, I>) -> Option<[usize; 2]> {
+    let finite = |x: I| num_traits::Float::is_finite(x.widen());
+    (0..x.rows())
+        .filter(|&i| !x.row(i).is_some_and(all_finite))
+        .find_map(|i| (0..x.cols()).find(|&j| !finite(x.at([i, j]))).map(|j| [i, j]))
+}
+
+/// Whether a row has no NaN and no infinity: `0 x` is then zero throughout. A loop that compilers make vectors of.
+fn all_finite<I: Input>(row: &[I]) -> bool {
+    let zero = <I::Acc as num_traits::Zero>::zero();
+    let mut lanes = [zero; 16];
+    let (whole, rest) = row.as_chunks::<16>();
+    for chunk in whole {
+        lanes.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += x.widen() * zero);
+    }
+    lanes.iter().all(|&sum| sum == zero) && rest.iter().all(|&x| x.widen() * zero == zero)
 }
 
 /// `out <- beta out + alpha x`, entry by entry; `beta = 0` does not read `out`.
-pub(crate) fn blend_into<T: Element>(mut out: MatMut<'_, T>, blend: Blend<T>, x: MatRef<'_, T>) {
-    let zero = blend.beta == T::zero();
-    for i in 0..out.rows() {
-        for j in 0..out.cols() {
-            let value = blend.alpha * x.at([i, j]);
-            let value = if zero { value } else { value + blend.beta * out.as_ref().at([i, j]) };
-            out.set([i, j], value);
-        }
-    }
+pub(crate) fn blend_into<T: Element>(out: MatMut<'_, T>, blend: Blend<T>, x: MatRef<'_, T>, par: Par) {
+    foof_kernels::elementwise::blend(out, blend, x, par);
 }
 
 /// `sum_ij a_ij b_ij`, rows first.

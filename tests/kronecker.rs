@@ -415,7 +415,7 @@ fn eigenvectors_within_bound<T: Element>() {
         let scale = T::from_f64(2.0);
         eigen::self_adjoint_eigen_alloc(&mut values, q.view_mut(), buffer.view(), scale).expect("converges");
         q.assert_margins_intact("eigenvectors");
-        let values: Vec<f64> = values.iter().map(|v| v.to_f64()).collect();
+        let values: Vec<f64> = values.iter().map(|&v| foof::Element::to_f64(v)).collect();
         assert!(values.is_sorted(), "n = {n}: ascending");
         let (q, a) = (q.dense(), a.scaled(2.0));
         let (dq, da) = eigen_errors(format, n);

@@ -21,8 +21,8 @@ const INITIAL_OBSERVATIONS: usize = 50;
 /// FOOF: preconditions with the covariance of each layer's inputs.
 pub fn foof(problem: &Problem, settings: &Settings) -> Result<Box<dyn Method>> {
     let options = FoofOptions {
-        damping: settings.damping.into(),
-        factor_decay: settings.factor_decay.into(),
+        damping: settings.damping,
+        factor_decay: settings.factor_decay,
         schedule: schedule(settings),
         step: step_options(settings),
         ..FoofOptions::default()
@@ -34,8 +34,8 @@ pub fn foof(problem: &Problem, settings: &Settings) -> Result<Box<dyn Method>> {
 /// K-FAC: with the covariance of the errors too, for labels sampled from the model, which costs a second backward pass.
 pub fn kfac(problem: &Problem, settings: &Settings, seed: u64) -> Result<Box<dyn Method>> {
     let options = KfacOptions {
-        damping: settings.damping.into(),
-        factor_decay: settings.factor_decay.into(),
+        damping: settings.damping,
+        factor_decay: settings.factor_decay,
         schedule: schedule(settings),
         step: step_options(settings),
         ..KfacOptions::default()
@@ -73,8 +73,8 @@ fn schedule(settings: &Settings) -> Schedule {
 
 fn step_options(settings: &Settings) -> StepOptions {
     StepOptions {
-        learning_rate: settings.learning_rate.into(),
-        momentum: settings.momentum.into(),
+        learning_rate: settings.learning_rate,
+        momentum: settings.momentum,
         ..StepOptions::default()
     }
 }

@@ -34,7 +34,7 @@ pub fn tables(runs: &[Run]) -> String {
 }
 
 fn table(method: MethodKind, runs: &[&Run]) -> String {
-    let (name, second): (_, fn(&Settings) -> f32) = match method.has_factors() {
+    let (name, second): (_, fn(&Settings) -> f64) = match method.has_factors() {
         true => ("damping", |settings| settings.damping),
         false => ("momentum", |settings| settings.momentum),
     };
@@ -61,7 +61,7 @@ fn table(method: MethodKind, runs: &[&Run]) -> String {
 }
 
 /// The values in the order of their first appearance.
-fn distinct(values: impl Iterator<Item = f32>) -> Vec<f32> {
+fn distinct(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut seen = Vec::new();
     values.for_each(|value| {
         if !seen.contains(&value) {

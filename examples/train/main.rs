@@ -103,7 +103,7 @@ fn run(options: &Options) -> Result {
     let out = |extension: &str| options.out.join(format!("{}.{extension}", name.to_lowercase()));
     let mut written = vec![out("md"), out("json")];
     std::fs::write(&written[0], format!("{}\n\n{text}", report::headline(&problem)))?;
-    std::fs::write(&written[1], report::json(&problem, &runs))?;
+    std::fs::write(&written[1], format!("{}\n", report::json(&problem, &runs)))?;
     if !options.grid {
         written.push(out("png"));
         let title = format!("{} {}: training loss", problem.train.name, problem.task.title());

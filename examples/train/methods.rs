@@ -59,8 +59,11 @@ pub struct Sgd {
 
 impl Sgd {
     pub fn new(architecture: &Architecture, settings: &Settings) -> Self {
-        let Settings { learning_rate, momentum, .. } = *settings;
-        Self { learning_rate, momentum, velocity: zeros_like(architecture) }
+        Self {
+            learning_rate: settings.learning_rate as f32,
+            momentum: settings.momentum as f32,
+            velocity: zeros_like(architecture),
+        }
     }
 }
 
@@ -101,8 +104,8 @@ impl Adam {
     pub fn new(architecture: &Architecture, settings: &Settings) -> Self {
         let layers = zeros_like(architecture).into_iter().map(|zeros| [zeros.clone(), zeros.clone(), zeros]);
         Self {
-            learning_rate: settings.learning_rate,
-            first_decay: settings.momentum,
+            learning_rate: settings.learning_rate as f32,
+            first_decay: settings.momentum as f32,
             steps: 0,
             layers: layers.collect(),
         }

@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, default_value_t = 0, value_name = "N", requires = "data")]
     pub hold_out: usize,
 
-    /// Passes over the images [default: 10 for curves, 5 for digits]
+    /// Passes over the images [default: 8 for curves, 5 for digits]
     #[arg(long, value_parser = count, value_name = "N", conflicts_with = "steps")]
     pub epochs: Option<usize>,
 
@@ -57,16 +57,16 @@ pub struct Options {
     /// Step size eta, for every method that is run; K-FAC's and FOOF's grows with the damping, as their updates
     /// shrink with it [default: each method's best in the grid]
     #[arg(long, value_parser = positive, allow_negative_numbers = true, value_name = "ETA")]
-    pub learning_rate: Option<f32>,
+    pub learning_rate: Option<f64>,
 
     /// Momentum; Adam's beta_1 [default: each method's best in the grid]
     #[arg(long, value_parser = fraction, allow_negative_numbers = true, value_name = "MU")]
-    pub momentum: Option<f32>,
+    pub momentum: Option<f64>,
 
     /// Damping lambda of K-FAC and FOOF: small values trust the factors, large ones turn the methods towards SGD
     /// [default: each method's best in the grid]
     #[arg(long, value_parser = positive, allow_negative_numbers = true, value_name = "LAMBDA")]
-    pub damping: Option<f32>,
+    pub damping: Option<f64>,
 
     /// Steps between two refreshes of the inverse factors (the paper's T)
     #[arg(long, value_parser = count, default_value_t = Settings::PERIOD, value_name = "T")]
@@ -78,7 +78,7 @@ pub struct Options {
 
     /// Decay m of the factors' moving average: 0 keeps the last mini-batch only
     #[arg(long, value_parser = fraction, default_value_t = Settings::FACTOR_DECAY, value_name = "M")]
-    pub factor_decay: f32,
+    pub factor_decay: f64,
 
     /// Seeds of the initial weights, the order of the images and the sampled labels, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1", value_name = "SEEDS")]
@@ -125,7 +125,7 @@ impl Options {
     /// Steps of training on `images` images.
     pub fn steps(&self, images: usize) -> usize {
         let epochs = self.epochs.unwrap_or(match self.task() {
-            Task::Autoencoder => 10,
+            Task::Autoencoder => 8,
             Task::Classifier => 5,
         });
         self.steps.unwrap_or(epochs.saturating_mul(images / self.batch))
@@ -156,17 +156,17 @@ fn count(text: &str) -> Result<usize, String> {
     }
 }
 
-fn number(text: &str) -> Result<f32, String> {
+fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "not a number".to_owned())
 }
 
-fn positive(text: &str) -> Result<f32, String> {
+fn positive(text: &str) -> Result<f64, String> {
     let value = number(text)?;
     let good = value > 0.0 && value.is_finite();
     good.then_some(value).ok_or_else(|| "must be positive and finite".into())
 }
 
-fn fraction(text: &str) -> Result<f32, String> {
+fn fraction(text: &str) -> Result<f64, String> {
     let value = number(text)?;
     (0.0..1.0).contains(&value).then_some(value).ok_or_else(|| "must be in [0, 1)".into())
 }
@@ -190,7 +190,7 @@ mod tests {
         for &method in MethodKind::value_variants() {
             assert_eq!(options.settings(method), Settings::best(Task::Autoencoder, method));
         }
-        assert_eq!(options.steps(1050), 100);
+        assert_eq!(options.steps(1050), 80);
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::training::{Point, Run};
 const SIZE: (u32, u32) = (1500, 680);
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(51, 51, 51);
-const GRID: RGBColor = RGBColor(225, 225, 225);
+const GRID: RGBColor = RGBColor(215, 215, 215);
+const FAINT_GRID: RGBColor = RGBColor(243, 243, 243);
 
 /// Colours that stay apart for colour-blind readers (Okabe and Ito).
 fn colour(method: MethodKind) -> RGBColor {
@@ -62,7 +63,7 @@ fn panel(area: &Area<'_>, label: &str, runs: &[Run], x: fn(&Point) -> f64) -> Re
     chart
         .configure_mesh()
         .bold_line_style(GRID)
-        .light_line_style(WHITE)
+        .light_line_style(FAINT_GRID)
         .axis_style(INK)
         .label_style(style(16))
         .axis_desc_style(style(18))
@@ -74,7 +75,7 @@ fn panel(area: &Area<'_>, label: &str, runs: &[Run], x: fn(&Point) -> f64) -> Re
 
     for (method, group) in by_method(runs) {
         // Several seeds: thinner lines of one colour, one entry in the legend.
-        let width = if group.len() == 1 { 3 } else { 1 };
+        let width = if group.len() == 1 { 3 } else { 2 };
         let line = colour(method).stroke_width(width);
         for (number, run) in group.iter().enumerate() {
             let finite = run.curve.iter().filter(|point| point.loss > 0.0 && point.loss.is_finite());

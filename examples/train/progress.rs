@@ -35,14 +35,18 @@ impl Progress {
             true => self.bars.add(ProgressBar::new(total as u64)),
             false => ProgressBar::hidden(),
         };
-        let template = "{prefix:>12} {bar:28.cyan/blue} {pos:>5}/{len} {msg} [{elapsed}, {eta} left]";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("━╸─"));
-        }
+        bar.set_style(style("{prefix:>16} {bar:28.cyan/blue} {pos:>5}/{len} {msg} [{elapsed}, {eta} left]"));
         bar.set_prefix(label.clone());
         bar.enable_steady_tick(Duration::from_millis(250));
         Bar { bar, label, terminal: self.terminal, total, lines: 0 }
     }
+}
+
+/// A bar that looks as the template says.
+fn style(template: &str) -> ProgressStyle {
+    // The templates here are constants that parse.
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("━╸─")
 }
 
 impl Bar {
@@ -61,16 +65,17 @@ impl Bar {
         self.bar.set_message(format!("loss {loss:<9.4e}"));
         if !self.terminal && step * LINES >= self.lines * self.total {
             self.lines = step * LINES / self.total.max(1) + 1;
-            eprintln!("{:>12}: step {step:>5} of {}, loss {loss:.4e}", self.label, self.total);
+            eprintln!("{:>16}: step {step:>5} of {}, loss {loss:.4e}", self.label, self.total);
         }
     }
 
     /// Shows how the run ended.
     pub fn finish(self, message: &str) {
         if self.terminal {
+            self.bar.set_style(style("{prefix:>16} {bar:28.cyan/blue} {pos:>5}/{len} {msg} [{elapsed}]"));
             self.bar.finish_with_message(message.to_owned());
         } else {
-            eprintln!("{:>12}: {message}, {}", self.label, HumanDuration(self.bar.elapsed()));
+            eprintln!("{:>16}: {message}, {}", self.label, HumanDuration(self.bar.elapsed()));
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::{Value, json};
+
 use crate::settings::{MethodKind, Settings};
 use crate::task::Task;
 use crate::training::{End, Point, Problem, Run};
@@ -151,58 +153,49 @@ pub fn markdown(rows: &[Vec<String>]) -> String {
 }
 
 /// Everything measured, for programs.
-pub fn json(problem: &Problem, runs: &[Run]) -> String {
+pub fn json(problem: &Problem, runs: &[Run]) -> Value {
     let Problem { train, batch, steps, par, .. } = problem;
-    let runs: Vec<String> = runs.iter().map(json_run).collect();
-    format!(
-        "{{\"data\": \"{}\", \"images\": {}, \"batch\": {batch}, \"steps\": {steps}, \"threads\": {}, \
-         \"isa\": \"{}\",\n \"runs\": [\n{}\n ]}}\n",
-        train.name,
-        train.len(),
-        par.degree(),
-        par.isa(),
-        runs.join(",\n"),
-    )
+    json!({
+        "data": train.name,
+        "images": train.len(),
+        "batch": batch,
+        "steps": steps,
+        "threads": par.degree(),
+        "isa": par.isa().name(),
+        "runs": runs.iter().map(json_run).collect::<Vec<_>>(),
+    })
 }
 
-fn json_run(run: &Run) -> String {
-    let Run { method, seed, curve, end, start_seconds, step_seconds, .. } = run;
+/// One run; what it does not have (a loss after divergence, say) is null.
+fn json_run(run: &Run) -> Value {
     let Settings { learning_rate, momentum, damping, period, observe, factor_decay } = run.settings;
-    let mut text = format!(
-        "  {{\"method\": \"{}\", \"seed\": {seed}, \"learning_rate\": {learning_rate}, \"momentum\": {momentum}",
-        method.name()
-    );
-    if method.has_factors() {
-        text += &format!(", \"damping\": {damping}, \"period\": {period}, \"observe\": {observe}");
-        text += &format!(", \"factor_decay\": {factor_decay}");
-    }
-    text += &match end {
-        End::Diverged { step } => format!(", \"loss\": null, \"diverged_at\": {step}"),
-        End::Finished { loss, .. } => format!(", \"loss\": {}", json_number(*loss)),
+    let has_factors = run.method.has_factors();
+    let (loss, accuracy, held_out_accuracy, diverged_at) = match run.end {
+        End::Finished { loss, accuracy, held_out_accuracy } => (Some(loss), Some(accuracy), held_out_accuracy, None),
+        End::Diverged { step } => (None, None, None, Some(step)),
     };
-    if let End::Finished { accuracy, held_out_accuracy, .. } = end {
-        text += &format!(", \"accuracy\": {accuracy}");
-        if let Some(held_out) = held_out_accuracy {
-            text += &format!(", \"held_out_accuracy\": {held_out}");
-        }
-    }
-    let column = |pick: fn(&Point) -> f64| {
-        let numbers: Vec<String> = curve.iter().map(|point| json_number(pick(point))).collect();
-        numbers.join(", ")
-    };
-    text += &format!(
-        ",\n   \"step_seconds\": {step_seconds:.6}, \"start_seconds\": {start_seconds:.6},\n   \
-         \"curve\": {{\"step\": [{}],\n    \"seconds\": [{}],\n    \"loss\": [{}]}}}}",
-        column(|point| point.step as f64),
-        column(|point| point.seconds),
-        column(|point| point.loss),
-    );
-    text
-}
-
-/// JSON has no infinities and no NaN.
-fn json_number(value: f64) -> String {
-    if value.is_finite() { format!("{value}") } else { "null".into() }
+    let column = |pick: fn(&Point) -> f64| run.curve.iter().map(pick).collect::<Vec<_>>();
+    json!({
+        "method": run.method.name(),
+        "seed": run.seed,
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "damping": has_factors.then_some(damping),
+        "period": has_factors.then_some(period),
+        "observe": has_factors.then_some(observe),
+        "factor_decay": has_factors.then_some(factor_decay),
+        "loss": loss,
+        "accuracy": accuracy,
+        "held_out_accuracy": held_out_accuracy,
+        "diverged_at": diverged_at,
+        "step_seconds": run.step_seconds,
+        "start_seconds": run.start_seconds,
+        "curve": {
+            "step": run.curve.iter().map(|point| point.step).collect::<Vec<_>>(),
+            "seconds": column(|point| point.seconds),
+            "loss": column(|point| point.loss),
+        },
+    })
 }
 
 #[cfg(test)]

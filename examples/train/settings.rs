@@ -34,22 +34,22 @@ impl MethodKind {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    pub learning_rate: f32,
+    pub learning_rate: f64,
     /// Adam: the decay of its first moment.
-    pub momentum: f32,
-    pub damping: f32,
+    pub momentum: f64,
+    pub damping: f64,
     /// Steps between refreshes, `T`.
     pub period: usize,
     /// Steps before a refresh that are observed, `S`.
     pub observe: usize,
     /// `m`.
-    pub factor_decay: f32,
+    pub factor_decay: f64,
 }
 
 impl Settings {
     pub const PERIOD: usize = 100;
     pub const OBSERVE: usize = 10;
-    pub const FACTOR_DECAY: f32 = 0.95;
+    pub const FACTOR_DECAY: f64 = 0.95;
 
     /// The best of the grid, run once on each data set with `--grid`.
     pub fn best(task: Task, method: MethodKind) -> Self {
@@ -57,12 +57,12 @@ impl Settings {
         let (learning_rate, momentum, damping) = match (task, method) {
             (Task::Autoencoder, Sgd) => (1e-3, 0.9, 0.0),
             (Task::Autoencoder, Adam) => (1e-3, 0.9, 0.0),
-            (Task::Autoencoder, Kfac) => (1e-1, 0.9, 1e-2),
-            (Task::Autoencoder, Foof) => (1e-2, 0.9, 1e-2),
-            (Task::Classifier, Sgd) => (1e-1, 0.9, 0.0),
+            (Task::Autoencoder, Kfac) => (1e-2, 0.9, 1.0),
+            (Task::Autoencoder, Foof) => (1e-2, 0.9, 1.0),
+            (Task::Classifier, Sgd) => (3e-2, 0.9, 0.0),
             (Task::Classifier, Adam) => (1e-3, 0.9, 0.0),
-            (Task::Classifier, Kfac) => (1e-1, 0.9, 1e-2),
-            (Task::Classifier, Foof) => (1e-1, 0.9, 1e-1),
+            (Task::Classifier, Kfac) => (1e-2, 0.9, 1e-1),
+            (Task::Classifier, Foof) => (1e-2, 0.9, 1e-1),
         };
         Self {
             learning_rate,
@@ -79,7 +79,7 @@ impl Settings {
     pub fn grid(task: Task, method: MethodKind) -> Vec<Self> {
         use MethodKind::{Adam, Foof, Kfac, Sgd};
         let best = Self::best(task, method);
-        let learning_rates: [f32; 5] = match (task, method) {
+        let learning_rates: [f64; 5] = match (task, method) {
             (Task::Autoencoder, Sgd) | (_, Adam) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
             (Task::Classifier, Sgd) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
             (_, Kfac | Foof) => [1e-3, 3e-3, 1e-2, 3e-2, 1e-1],

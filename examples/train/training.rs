@@ -98,6 +98,9 @@ impl Problem {
         bar.update(0, initial);
         let mut curve = vec![Point { step: 0, seconds: 0.0, loss: initial }];
         let start_seconds = trainer.start(rule.as_mut())?;
+        if rule.initial_observations() > 0 {
+            curve.push(Point { step: 0, seconds: start_seconds, loss: initial });
+        }
         let (mut seconds, mut diverged) = (0.0, None);
         for step in 1..=self.steps {
             let now = Instant::now();

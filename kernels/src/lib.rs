@@ -6,6 +6,7 @@
 pub mod cholesky;
 pub mod covariance;
 mod element;
+pub mod elementwise;
 pub mod engine;
 mod isa;
 mod par;

@@ -117,7 +117,7 @@ fn times_factor<T: Element>(
             let mut solved = view_mut(&mut solved, [m, n]);
             solved.copy_from(u);
             solve_left(l, solved.rb_mut().transpose(), par, stack);
-            blend_into(out, blend, solved.as_ref());
+            blend_into(out, blend, solved.as_ref(), par);
         }
     }
 }
@@ -255,7 +255,7 @@ fn apply_to_matrix<T: Element>(
             times_factor(up.rb_mut(), Blend::set(T::one()), u, p, par, stack);
             left(out, up.as_ref(), q, stack);
         }
-        (None, None) => blend_into(out, blend, u),
+        (None, None) => blend_into(out, blend, u, par),
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::preconditioner::{Entry, Observation};
 use crate::covariance::{Centring, FactorOptions, error_factor, factor_scratch, input_factor};
-use crate::dense::{check_finite_matrix, temporary, temporary_scratch};
+use crate::dense::check_finite_matrix;
 use crate::eigen::{self_adjoint_eigen, self_adjoint_eigen_scratch};
 use crate::error::check_shape;
 use crate::inverse::{damped_inverse, damped_inverse_scratch};
 use crate::layer::Layer;
-use crate::{Bias, Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle, View, damping};
+use crate::{Bias, Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle, damping};
 
 /// What a refresh makes of a factor.
 #[derive(Clone, Copy, PartialEq)]
@@ -134,13 +134,13 @@ impl<T: Element> Factors<T> {
             let t = layer.positions();
             let options = self.options(&layer, layer.bias());
             let out = MatMut::new(&mut self.inputs[l].running, [layer.factor_input(); 2])?;
-            with_positions(observation.inputs, t, stack, |x, stack| input_factor(out, x, &options, par, stack))?;
+            input_factor(out, observation.inputs.positions(t), &options, par, stack)?;
             if let (Some(e), false) = (observation.errors, self.errors.is_empty()) {
                 let rows_per_datapoint = e.rows() / observation.inputs.rows();
                 let centring = Centring::Raw;
                 let options = FactorOptions { rows_per_datapoint, centring, ..self.options(&layer, Bias::Without) };
                 let out = MatMut::new(&mut self.errors[l].running, [layer.outputs(); 2])?;
-                with_positions(e, t, stack, |e, stack| error_factor(out, e, &options, par, stack))?;
+                error_factor(out, e.positions(t), &options, par, stack)?;
             }
         }
         self.count += 1;
@@ -150,7 +150,7 @@ impl<T: Element> Factors<T> {
     pub(super) fn observe_scratch(&self, observations: &[Observation<'_, T>], par: Par) -> StackReq {
         let side = |x: MatRef<'_, T>, layer: &Layer, bias: Bias| {
             let shape = [x.rows() / layer.positions(), layer.positions(), x.cols()];
-            temporary_scratch::<T>(x.len()).and(factor_scratch::<T>(shape, &self.options(layer, bias), par))
+            factor_scratch::<T>(shape, &self.options(layer, bias), par)
         };
         self.layers.iter().zip(observations).fold(StackReq::empty(), |req, (layer, observation)| {
             let errors = observation.errors.map_or(StackReq::empty(), |e| side(e, layer, Bias::Without));
@@ -247,17 +247,4 @@ fn check_layer<T: Element>(layer: &Layer, seen: &Observation<'_, T>, with_errors
     let labels = (e.rows() / x.rows()).max(1);
     check_shape("errors", &[labels * x.rows(), layer.outputs()], &e.shape())?;
     check_finite_matrix("errors", e)
-}
-
-/// Calls `f` with rows `[N T, d]` as `[N, T, d]`, copied, because the strides of a matrix need not make a tensor.
-fn with_positions<T: Element>(
-    rows: MatRef<'_, T>,
-    t: usize,
-    stack: &mut MemStack,
-    f: impl FnOnce(View<'_, T, 3>, &mut MemStack) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let [n, d] = rows.shape();
-    let (mut copy, stack) = temporary::<T>(stack, n * d);
-    MatMut::new(&mut copy, [n, d])?.copy_from(rows);
-    f(View::new(&copy, [n / t, t, d])?, stack)
 }

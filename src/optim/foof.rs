@@ -156,7 +156,7 @@ impl<T: Element> Preconditioner<T> for FoofFactors<T> {
         let norm = |m: MatRef<'_, T>| dot(m, m).sqrt();
         let (from, to) = (norm(own.as_ref()), norm(kfac.as_ref()));
         let ratio = if from == T::zero() { T::zero() } else { to / from };
-        blend_into(out, Blend { alpha: blend.alpha * ratio, ..blend }, own.as_ref());
+        blend_into(out, Blend { alpha: blend.alpha * ratio, ..blend }, own.as_ref(), par);
         Ok(())
     }
 

@@ -233,13 +233,13 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
                     let mut v = MatMut::new(v, layer.weight_shape())?;
                     let blend = Blend { alpha: T::one(), beta: mu };
                     self.preconditioner.precondition(l, v.rb_mut(), blend, gradient, self.par, stack)?;
-                    blend_into(w.rb_mut(), change, v.as_ref());
+                    blend_into(w.rb_mut(), change, v.as_ref(), self.par);
                 }
             }
             if let (Some(average), Some(cap)) = (self.average.get_mut(l), polyak) {
                 let xi = number((1.0 - 1.0 / (self.t + 1) as f64).min(cap));
                 let blend = Blend { alpha: T::one() - xi, beta: xi };
-                blend_into(MatMut::new(average, layer.weight_shape())?, blend, w.as_ref());
+                blend_into(MatMut::new(average, layer.weight_shape())?, blend, w.as_ref(), self.par);
             }
         }
         Ok(())

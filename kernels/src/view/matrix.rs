@@ -62,6 +62,42 @@ macro_rules! matrix {
 matrix!(View);
 matrix!(ViewMut);
 
+impl<'a, T> View<'a, T, 2> {
+    /// Row `i` as a slice, if its entries are contiguous.
+    pub fn row(&self, i: usize) -> Option<&'a [T]> {
+        let ([m, n], [rs, cs]) = (self.shape(), self.strides());
+        let contiguous = i < m && (cs == 1 || n <= 1);
+        // SAFETY: row i lies inside the view, whose n entries follow one another.
+        contiguous.then(|| unsafe { core::slice::from_raw_parts(self.as_ptr().wrapping_offset(i as isize * rs), n) })
+    }
+
+    /// `[N t, d]` as `[N, t, d]`: datapoints of `t` positions each.
+    ///
+    /// # Panics
+    /// If `t` is zero or does not divide the number of rows.
+    #[track_caller]
+    pub fn positions(self, t: usize) -> View<'a, T, 3> {
+        let ([m, n], [rs, cs]) = (self.shape(), self.strides());
+        assert!(t > 0 && m % t == 0, "{t} positions in {m} rows");
+        // SAFETY: the same entries; row a t + b becomes (a, b).
+        unsafe { self.reshaped([0, 0], [m / t, t, n], [rs * t as isize, rs, cs]) }
+    }
+}
+
+impl<'a, T> View<'a, T, 3> {
+    /// The matrix of positions and features of datapoint `n`.
+    ///
+    /// # Panics
+    /// Outside the shape.
+    #[track_caller]
+    pub fn datapoint(self, n: usize) -> MatRef<'a, T> {
+        let ([size, t, d], [_, ts, ds]) = (self.shape(), self.strides());
+        assert!(n < size, "datapoint {n} of {size}");
+        // SAFETY: the entries of one datapoint.
+        unsafe { self.reshaped([n, 0, 0], [t, d], [ts, ds]) }
+    }
+}
+
 impl<'a, T> ViewMut<'a, T, 2> {
     /// The four blocks around `(row, col)`: upper left, upper right, lower left, lower right.
     ///
@@ -107,6 +143,12 @@ impl<T: Copy> ViewMut<'_, T, 2> {
     pub fn copy_from(&mut self, source: MatRef<'_, T>) {
         assert_eq!(self.shape(), source.shape(), "copy_from: shapes differ");
         for i in 0..self.rows() {
+            if let (Some(row), [_, 1]) = (source.row(i), self.strides()) {
+                let to = self.ptr_at([i, 0]);
+                // SAFETY: row i of this view, contiguous, exclusively borrowed and so apart from `source`.
+                unsafe { core::ptr::copy_nonoverlapping(row.as_ptr(), to, row.len()) };
+                continue;
+            }
             for j in 0..self.cols() {
                 self.set([i, j], source.at([i, j]));
             }
