@@ -12,7 +12,9 @@ use foof::product::{product, product_alloc};
 use foof::scaling::Scaling;
 use foof::{Blend, Error, MatMut, MatRef, MemBuffer, MemStack, Par, Sharing, StackReq, Triangle, View, damping, eigen};
 
-const PAR: Par = Par::seq();
+fn par() -> Par {
+    Par::seq()
+}
 
 fn matrix(data: &[f64], shape: [usize; 2]) -> MatRef<'_, f64> {
     MatRef::new(data, shape).expect("a view")
@@ -55,9 +57,9 @@ fn products() {
     let data = vec![1.0; N * N];
     let square = matrix(&data, [N, N]);
     let (narrow, set) = (matrix(&data, [N - 1, N]), Blend::set(1.0));
-    assert_shape(refused([N, N], |out| product_alloc(out, set, square, narrow, PAR)), "rhs");
-    assert_shape(refused([N, N - 1], |out| product_alloc(out, set, square, square, PAR)), "out");
-    assert_scratch(refused([N, N], |out| without_scratch(|stack| product(out, set, square, square, PAR, stack))));
+    assert_shape(refused([N, N], |out| product_alloc(out, set, square, narrow, par())), "rhs");
+    assert_shape(refused([N, N - 1], |out| product_alloc(out, set, square, square, par())), "out");
+    assert_scratch(refused([N, N], |out| without_scratch(|stack| product(out, set, square, square, par(), stack))));
 }
 
 #[test]
@@ -65,23 +67,23 @@ fn factors() {
     let data = vec![1.0; 60];
     let x = View::new(&data, [4, 3, 5]).expect("a view");
     let options = FactorOptions::default();
-    assert_shape(refused([5, 4], |out| input_factor_alloc(out, x, &options, PAR)), "out");
+    assert_shape(refused([5, 4], |out| input_factor_alloc(out, x, &options, par())), "out");
     for decay in [-0.1, 1.0, 2.0, f64::NAN] {
         let options = FactorOptions { decay, ..options };
-        assert_parameter(refused([5, 5], |out| input_factor_alloc(out, x, &options, PAR)), "decay");
+        assert_parameter(refused([5, 5], |out| input_factor_alloc(out, x, &options, par())), "decay");
     }
     for scale in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let options = FactorOptions { scaling: Scaling::Custom(scale), ..options };
-        assert_parameter(refused([5, 5], |out| error_factor_alloc(out, x, &options, PAR)), "scale");
+        assert_parameter(refused([5, 5], |out| error_factor_alloc(out, x, &options, par())), "scale");
     }
     for rows_per_datapoint in [0, 3] {
         let options = FactorOptions { rows_per_datapoint, ..options };
-        let error = refused([5, 5], |out| error_factor_alloc(out, x, &options, PAR));
+        let error = refused([5, 5], |out| error_factor_alloc(out, x, &options, par()));
         assert_parameter(error, "rows_per_datapoint");
     }
     for shape in [[0, 3, 5], [4, 0, 5]] {
         let x = View::new(&data, shape).expect("a view");
-        let error = refused([5, 5], |out| input_factor_alloc(out, x, &options, PAR));
+        let error = refused([5, 5], |out| input_factor_alloc(out, x, &options, par()));
         assert_eq!(error, Error::EmptyBatch { argument: "inputs", shape: shape.to_vec() });
     }
     for (k, bad) in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].into_iter().enumerate() {
@@ -92,28 +94,30 @@ fn factors() {
                 let x = View::new(&data, [4, 3, 5]).expect("a view");
                 let options = FactorOptions { sharing, centring, ..options };
                 let index = vec![k, 1, 2];
-                let error = refused([5, 5], |out| input_factor_alloc(out, x, &options, PAR));
+                let error = refused([5, 5], |out| input_factor_alloc(out, x, &options, par()));
                 assert_eq!(error, Error::NotFinite { argument: "inputs", index: index.clone() });
-                let error = refused([5, 5], |out| error_factor_alloc(out, x, &options, PAR));
+                let error = refused([5, 5], |out| error_factor_alloc(out, x, &options, par()));
                 assert_eq!(error, Error::NotFinite { argument: "errors", index });
             }
         }
     }
     let data = vec![1.0; N * N];
     let x = View::new(&data, [N, 1, N]).expect("a view");
-    let none = refused([N, N], |out| without_scratch(|stack| input_factor(out, x, &options, PAR, stack)));
+    let none = refused([N, N], |out| without_scratch(|stack| input_factor(out, x, &options, par(), stack)));
     assert_scratch(none);
-    assert_scratch(refused([N, N], |out| without_scratch(|stack| error_factor(out, x, &options, PAR, stack))));
+    assert_scratch(refused([N, N], |out| without_scratch(|stack| error_factor(out, x, &options, par(), stack))));
+}
+
+/// The damped inverse of `a`, to be called with its output.
+fn invert(a: MatRef<'_, f64>, scale: f64, damping: f64) -> impl FnOnce(MatMut<'_, f64>) -> Result<(), Error> {
+    move |out| damped_inverse_alloc(out, a, scale, damping, Triangle::Full, par())
 }
 
 #[test]
 fn inverses_and_solves() {
     let mut data = vec![0.0; N * N];
     data.iter_mut().step_by(N + 1).for_each(|v| *v = 4.0);
-    let full = Triangle::Full;
     let a = matrix(&data, [N, N]);
-    let invert =
-        |a, scale, damping| move |out: MatMut<'_, f64>| damped_inverse_alloc(out, a, scale, damping, full, PAR);
     assert_shape(refused([N, N], invert(matrix(&data, [N, N - 1]), 1.0, 1.0)), "a");
     assert_shape(refused([N - 1, N], invert(a, 1.0, 1.0)), "out");
     for bad in [-1e-9, f64::NAN, f64::INFINITY] {
@@ -122,12 +126,13 @@ fn inverses_and_solves() {
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert_parameter(refused([N, N], invert(a, bad, 1.0)), "scale");
     }
-    let scarce = |stack: &mut MemStack, out: MatMut<'_, f64>| damped_inverse(out, a, 1.0, 1.0, full, PAR, stack);
+    let scarce =
+        |stack: &mut MemStack, out: MatMut<'_, f64>| damped_inverse(out, a, 1.0, 1.0, Triangle::Full, par(), stack);
     assert_scratch(refused([N, N], |out| without_scratch(|stack| scarce(stack, out))));
-    assert_scratch(refused([N, N], |out| without_scratch(|stack| damped_cholesky(out, a, 1.0, 1.0, PAR, stack))));
-    assert_scratch(refused([N, N], |out| without_scratch(|stack| inverse::solve(a, out, Side::Left, PAR, stack))));
-    assert_shape(refused([N - 1, 3], |out| inverse::solve_alloc(a, out, Side::Left, PAR)), "b");
-    assert_shape(refused([3, N - 1], |out| inverse::solve_alloc(a, out, Side::Right, PAR)), "b");
+    assert_scratch(refused([N, N], |out| without_scratch(|stack| damped_cholesky(out, a, 1.0, 1.0, par(), stack))));
+    assert_scratch(refused([N, N], |out| without_scratch(|stack| inverse::solve(a, out, Side::Left, par(), stack))));
+    assert_shape(refused([N - 1, 3], |out| inverse::solve_alloc(a, out, Side::Left, par())), "b");
+    assert_shape(refused([3, N - 1], |out| inverse::solve_alloc(a, out, Side::Right, par())), "b");
     // Zero damping is allowed, of a definite matrix; an indefinite one names its pivot.
     let mut out = vec![0.0; N * N];
     invert(a, 1.0, 0.0)(MatMut::new(&mut out, [N, N]).expect("a view")).expect("definite");
@@ -150,7 +155,7 @@ fn preconditioned_products() {
     let low_rank = |inputs, errors| Gradient::LowRank { inputs: view(inputs), errors: view(errors), scale: 1.0 };
     let mut memory = MemBuffer::new(StackReq::new::<f64>(1 << 20));
     let mut kfac =
-        |gradient, p, q| refused(shape, |out| kfac_step(out, set, gradient, p, q, PAR, MemStack::new(&mut memory)));
+        |gradient, p, q| refused(shape, |out| kfac_step(out, set, gradient, p, q, par(), MemStack::new(&mut memory)));
     assert_shape(kfac(gradient, Factor::Inverse(view([9, 8])), q), "input factor");
     assert_shape(kfac(gradient, p, Factor::Cholesky(view([5, 5]))), "error factor");
     assert_shape(kfac(Gradient::Matrix(view([9, 6])), p, q), "gradient");
@@ -158,13 +163,13 @@ fn preconditioned_products() {
     assert_shape(kfac(low_rank([4, 9], [5, 6]), p, q), "gradient.errors");
     assert_scratch(refused([N, N], |out| {
         let (square, gradient) = (Factor::Inverse(view([N, N])), Gradient::Matrix(view([N, N])));
-        without_scratch(|stack| foof_step(out, set, gradient, square, PAR, stack))
+        without_scratch(|stack| foof_step(out, set, gradient, square, par(), stack))
     }));
     let mut exact = |damping, values: [usize; 2], vectors: [usize; 2]| {
         refused(shape, |out| {
             let input = Eigenbasis { values: &data[..values[0]], vectors: view([vectors[0]; 2]) };
             let error = Eigenbasis { values: &data[..values[1]], vectors: view([vectors[1]; 2]) };
-            exact_step(out, set, gradient, input, error, damping, PAR, MemStack::new(&mut memory))
+            exact_step(out, set, gradient, input, error, damping, par(), MemStack::new(&mut memory))
         })
     };
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
@@ -211,22 +216,22 @@ fn options_of_optimisers() {
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-60] {
         // The last is zero in single precision.
         let options = FoofOptions { damping: bad, ..Default::default() };
-        refuse(Foof::<f32>::new(&layers, options, PAR).err(), "damping");
+        refuse(Foof::<f32>::new(&layers, options, par()).err(), "damping");
         let options = KfacOptions { damping: bad, ..Default::default() };
-        refuse(Kfac::<f32>::new(&layers, options, PAR).err(), "damping");
+        refuse(Kfac::<f32>::new(&layers, options, par()).err(), "damping");
         let options = EkfacOptions { damping: bad, ..Default::default() };
-        refuse(Ekfac::<f32>::new(&layers, options, PAR).err(), "damping");
+        refuse(Ekfac::<f32>::new(&layers, options, par()).err(), "damping");
     }
     for bad in [-0.1, 1.0, f64::NAN, 1.0 - 1e-12] {
         // The last is one in single precision.
         let options = FoofOptions { factor_decay: bad, ..Default::default() };
-        refuse(Foof::<f32>::new(&layers, options, PAR).err(), "factor_decay");
+        refuse(Foof::<f32>::new(&layers, options, par()).err(), "factor_decay");
         let options = KfacOptions { factor_decay: bad, ..Default::default() };
-        refuse(Kfac::<f32>::new(&layers, options, PAR).err(), "factor_decay");
+        refuse(Kfac::<f32>::new(&layers, options, par()).err(), "factor_decay");
     }
     for (period, observe, named) in [(0, 1, "period"), (5, 0, "observe"), (5, 6, "observe")] {
         let schedule = Schedule { period, observe, ..Default::default() };
-        refuse(Foof::<f32>::new(&layers, FoofOptions { schedule, ..Default::default() }, PAR).err(), named);
+        refuse(Foof::<f32>::new(&layers, FoofOptions { schedule, ..Default::default() }, par()).err(), named);
     }
     let plain = StepOptions::default();
     for (step, named) in [
@@ -237,10 +242,10 @@ fn options_of_optimisers() {
         (StepOptions { weight_decay: -1.0, ..plain }, "weight_decay"),
         (StepOptions { polyak: Some(1.0), ..plain }, "polyak"),
     ] {
-        refuse(Foof::<f32>::new(&layers, FoofOptions { step, ..Default::default() }, PAR).err(), named);
+        refuse(Foof::<f32>::new(&layers, FoofOptions { step, ..Default::default() }, par()).err(), named);
     }
     let options = FoofOptions { scale: FoofScale::KfacNorm, ..Default::default() };
-    assert!(matches!(Foof::<f32>::new(&layers, options, PAR).err(), Some(Error::Missing { .. })));
+    assert!(matches!(Foof::<f32>::new(&layers, options, par()).err(), Some(Error::Missing { .. })));
 }
 
 /// Everything that is saved, by name.
@@ -279,7 +284,7 @@ impl Batch {
 fn kfac() -> Kfac<f64> {
     let step = StepOptions { momentum: 0.5, polyak: Some(0.5), ..Default::default() };
     let schedule = Schedule { period: 2, observe: 2, ..Default::default() };
-    Kfac::new(&layers(), KfacOptions { step, schedule, ..Default::default() }, PAR).expect("valid options")
+    Kfac::new(&layers(), KfacOptions { step, schedule, ..Default::default() }, par()).expect("valid options")
 }
 
 /// The error of an operation that must leave the state alone.

@@ -24,7 +24,7 @@ pub use triangular::{
 
 /// Rows of a leaf: small enough that its row operations, which run at a fraction of the engine's rate, hardly count
 /// (`LEAF / n` of the work), large enough that products are worth their packing.
-pub(crate) const LEAF: usize = 32;
+pub const LEAF: usize = 32;
 
 /// Where the first half ends: a multiple of the leaf, so that every block is whole but the last.
 fn half(n: usize) -> usize {

@@ -77,12 +77,12 @@ fn plan<T: Element>(m: usize, n: usize, k: usize, symmetric: bool, par: Par) -> 
 }
 
 /// Scratch for a product of this shape.
-pub(crate) fn scratch<T: Element>(m: usize, n: usize, k: usize, symmetric: bool, par: Par) -> StackReq {
+pub fn scratch<T: Element>(m: usize, n: usize, k: usize, symmetric: bool, par: Par) -> StackReq {
     plan::<T>(m, n, k, symmetric, par).scratch::<T>(par)
 }
 
 /// The longest chain of additions into one entry of a product of this shape.
-pub(crate) fn depth<T: Element>(m: usize, n: usize, k: usize, symmetric: bool, par: Par) -> usize {
+pub fn depth<T: Element>(m: usize, n: usize, k: usize, symmetric: bool, par: Par) -> usize {
     plan::<T>(m, n, k, symmetric, par).depth()
 }
 

@@ -1,0 +1,147 @@
+//! Steady-state steps, products and inverses allocate nothing, on any thread of a pool: counted at the allocator.
+
+use foof::inverse::{damped_inverse, damped_inverse_scratch};
+use foof::layer::Layer;
+use foof::optim::{
+    Foof, FoofOptions, Gradient, Kfac, KfacOptions, Observation, Optimizer, Preconditioner, Schedule, StepOptions,
+};
+use foof::product::{product, product_scratch};
+use foof::{Blend, MatMut, MatRef, MemBuffer, MemStack, Par, Triangle};
+use foof_oracle::{Dense, Random};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The system's allocator, counting.
+struct Counting;
+
+/// Allocations and reallocations of all threads.
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every method passes its arguments on to `System` unchanged; the counter touches no memory of the allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's contract is that of `System`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's contract is that of `System`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is that of `System`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many allocations `f` makes on all threads.
+fn count(f: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    f();
+    ALLOCATIONS.load(Ordering::SeqCst) - before
+}
+
+fn values(random: &mut Random, shape: [usize; 2]) -> Vec<f32> {
+    random.normals(shape[0], shape[1]).to_vec()
+}
+
+/// Wide enough for several tiles and for the pool's threads to share them.
+const SIZES: [usize; 4] = [150, 200, 90, 10];
+const BATCH: usize = 100;
+
+/// Two periods of the schedule, with observations and refreshes, after as many to grow into.
+fn steps<P: Preconditioner<f32>>(make: impl Fn(&[Layer]) -> Optimizer<f32, P>) -> usize {
+    let layers: [Layer; 3] = std::array::from_fn(|l| Layer::dense(SIZES[l], SIZES[l + 1]).expect("sizes").with_bias());
+    let mut random = Random::new(1);
+    let inputs: [Vec<f32>; 3] = std::array::from_fn(|l| values(&mut random, [BATCH, SIZES[l]]));
+    let errors: [Vec<f32>; 3] = std::array::from_fn(|l| values(&mut random, [BATCH, SIZES[l + 1]]));
+    let mut weights: [Vec<f32>; 3] = layers.map(|layer| values(&mut random, layer.weight_shape()));
+    let inputs: [MatRef<'_, f32>; 3] = std::array::from_fn(|l| view(&inputs[l], [BATCH, SIZES[l]]));
+    let errors: [MatRef<'_, f32>; 3] = std::array::from_fn(|l| view(&errors[l], [BATCH, SIZES[l + 1]]));
+    let seen: [Observation<'_, f32>; 3] =
+        std::array::from_fn(|l| Observation { inputs: inputs[l], errors: Some(errors[l]) });
+    let scale = 1.0 / BATCH as f32;
+    let low_rank: [Gradient<'_, f32>; 3] =
+        std::array::from_fn(|l| Gradient::LowRank { inputs: inputs[l], errors: errors[l], scale });
+    let matrices: [Vec<f32>; 3] = layers.map(|layer| values(&mut random, layer.weight_shape()));
+    let matrices: [Gradient<'_, f32>; 3] =
+        std::array::from_fn(|l| Gradient::Matrix(view(&matrices[l], layers[l].weight_shape())));
+    let mut optimizer = make(&layers);
+    optimizer.observe(&seen).expect("finite");
+    optimizer.refresh().expect("positive definite");
+    let [first, second, third] = &mut weights;
+    let mut weights = [(first, 0), (second, 1), (third, 2)]
+        .map(|(weights, l)| MatMut::new(weights, layers[l].weight_shape()).expect("a view"));
+    let mut train = || {
+        for gradients in [&low_rank, &matrices] {
+            for _ in 0..4 {
+                let seen = if optimizer.wants_observation() { &seen[..] } else { &[] };
+                optimizer.step(&mut weights, gradients, seen).expect("a step");
+            }
+        }
+    };
+    train();
+    count(train)
+}
+
+fn view(values: &[f32], shape: [usize; 2]) -> MatRef<'_, f32> {
+    MatRef::new(values, shape).expect("a view")
+}
+
+fn kernels(par: Par) -> [usize; 2] {
+    let n = 257;
+    let mut random = Random::new(2);
+    let x: Dense = random.normals(n, n);
+    let a: Vec<f32> = x.transpose().matmul(&x).scaled(1.0 / n as f64).to_vec();
+    let mut out = vec![0.0; n * n];
+    let mut memory = MemBuffer::new(product_scratch::<f32>(n, n, n, par).or(damped_inverse_scratch::<f32>(n, par)));
+    let (a, stack) = (view(&a, [n, n]), MemStack::new(&mut memory));
+    let mut multiply = || {
+        let out = MatMut::new(&mut out, [n, n]).expect("a view");
+        product(out, Blend::set(1.0), a, a, par, stack).expect("shapes agree");
+    };
+    multiply();
+    let products = count(multiply);
+    let mut invert = || {
+        let out = MatMut::new(&mut out, [n, n]).expect("a view");
+        damped_inverse(out, a, 1.0, 1.0, Triangle::Full, par, stack).expect("positive definite");
+    };
+    invert();
+    [products, count(invert)]
+}
+
+/// One test, so that no other runs beside it.
+#[test]
+fn steady_state_allocates_nothing() {
+    assert_eq!(count(|| drop(vec![0u8; 8])), 1, "the allocator counts");
+    let schedule = Schedule { period: 4, observe: 2, ..Default::default() };
+    for momentum in [0.0, 0.9] {
+        let polyak = (momentum > 0.0).then_some(StepOptions::POLYAK);
+        let step = StepOptions { momentum, polyak, learning_rate: 1e-3, ..Default::default() };
+        for threads in [1, 2] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            let par = Par::threads(threads);
+            let what = format!("{threads} threads, momentum {momentum}");
+            let (kernels, foof, kfac) = pool.install(|| {
+                let foof = steps(|layers| {
+                    let options = FoofOptions { schedule, step, ..Default::default() };
+                    Foof::<f32>::new(layers, options, par).expect("valid options")
+                });
+                let kfac = steps(|layers| {
+                    let options = KfacOptions { schedule, step, ..Default::default() };
+                    Kfac::<f32>::new(layers, options, par).expect("valid options")
+                });
+                (kernels(par), foof, kfac)
+            });
+            assert_eq!(kernels, [0, 0], "{what}: product and inverse");
+            assert_eq!(foof, 0, "{what}: FOOF");
+            assert_eq!(kfac, 0, "{what}: K-FAC");
+        }
+    }
+}
