@@ -72,11 +72,7 @@ fn schedule(settings: &Settings) -> Schedule {
 }
 
 fn step_options(settings: &Settings) -> StepOptions {
-    StepOptions {
-        learning_rate: settings.learning_rate,
-        momentum: settings.momentum,
-        ..StepOptions::default()
-    }
+    StepOptions { learning_rate: settings.learning_rate, momentum: settings.momentum, ..StepOptions::default() }
 }
 
 /// The errors of labels that the model itself would give.
