@@ -1,0 +1,175 @@
+//! EK-FAC, exact damping, FOOF matched to K-FAC, cosines: against the dense oracles.
+
+use crate::batch::{Batch, Owned, damped_inverse, dense_layers, layer_approx, never, preconditioned};
+use foof::layer::Layer;
+use foof::optim::{
+    Ekfac, EkfacOptions, Foof, FoofDamping, FoofOptions, FoofScale, Kfac, KfacDamping, KfacOptions, Optimizer,
+    Preconditioner, cosine,
+};
+use foof::{Element, Par};
+use foof_oracle::approx::Approx;
+use foof_oracle::bounds::{F64, Format};
+use foof_oracle::kernels::isas;
+use foof_oracle::{Dense, Random, fisher, rounded, steps};
+
+/// A part of the preconditioner's state.
+fn entry<T: Element, P: Preconditioner<T>>(optimizer: &Optimizer<T, P>, name: &str) -> Dense {
+    let entries = optimizer.preconditioner().entries();
+    let (_, shape, values) = entries.iter().find(|(found, ..)| found == name).expect("an entry of this name");
+    Dense::from_slice(shape[0], shape.get(1).copied().unwrap_or(1), values)
+}
+
+/// EK-FAC: moments restart from `b a^T` at a refresh, then average `mean_n (Q_B^T G_n Q_A)²` in the refresh's basis, for one
+/// position and several. The oracle takes the same eigenvectors and eigenvalues.
+fn ekfac_against_the_oracle<T: Element>(positions: usize) {
+    let layer = Layer::dense(5, 4).expect("sizes").with_positions(positions).expect("positions");
+    let (layers, m, lambda) = (vec![layer], 0.5, 0.25);
+    let options = EkfacOptions { damping: lambda, factor_decay: m, schedule: never(), ..Default::default() };
+    for par in isas() {
+        let mut optimizer = Ekfac::<T>::new(&layers, options, par).expect("valid options");
+        let mut random = Random::new(4);
+        let mut batch = || Batch::<T>::random(&mut random, &layers, 6);
+        optimizer.observe(&batch().observations()).expect("finite");
+        optimizer.refresh().expect("converges");
+        let format = Format::of::<T>();
+        let exact = |dense: Dense| Approx::exact(dense, format);
+        let named = |name: &str| exact(entry(&optimizer, &format!("layer.0.{name}")));
+        let [q_a, q_b] = ["input.used", "error.used"].map(named);
+        let [a, b] = ["input.values", "error.values"].map(named);
+        let mut moments = b.matmul(&a.transpose());
+        for k in 0..3 {
+            let what = format!("{par:?}: {positions} positions, after {k} observations");
+            let batch = batch();
+            let [u, ..] = layer_approx(&batch.0[0], false);
+            let divided = q_b.transpose().matmul(&u).matmul(&q_a).divided_by_damped(&moments, lambda);
+            let derived = q_b.matmul(&divided).matmul(&q_a.transpose());
+            let got = &preconditioned(&mut optimizer, &batch.gradients())[0];
+            derived.assert_matches(got, &what);
+            let oracle = steps::ekfac_step(&u.value, &q_a.value, &q_b.value, &moments.value, lambda);
+            derived.assert_matches(&oracle, &format!("{what}, the oracle"));
+            optimizer.observe(&batch.observations()).expect("finite");
+            let [x, e] = &batch.0[0];
+            let (x, e) = (fisher::datapoints(&x.dense(), positions), fisher::datapoints(&e.dense(), positions));
+            let squares: Vec<Approx> = x
+                .iter()
+                .zip(&e)
+                .map(|(x, e)| {
+                    let g = exact(e.clone()).matmul(&q_b).transpose().matmul(&exact(x.clone()).matmul(&q_a));
+                    g.hadamard(&g)
+                })
+                .collect();
+            moments = rounded::moving_average(&moments, &Approx::mean(&squares), m);
+            moments.assert_matches(&entry(&optimizer, "layer.0.moments"), &format!("{what}: moments"));
+        }
+    }
+}
+
+#[test]
+fn ekfac_moments_and_steps() {
+    for positions in [1, 3] {
+        ekfac_against_the_oracle::<f32>(positions);
+        ekfac_against_the_oracle::<f64>(positions);
+    }
+}
+
+/// K-FAC with exact damping: the dense solve of the Kronecker product, moved by the eigensolver's backward errors (as in
+/// `tests/kronecker`) and the evaluation's rounding.
+#[test]
+fn exact_damping_against_the_kronecker_product() {
+    let layers = vec![Layer::dense(5, 4).expect("sizes").with_bias()];
+    let options = KfacOptions {
+        damping: 0.25,
+        damping_rule: KfacDamping::Exact,
+        factor_decay: 0.0,
+        schedule: never(),
+        ..Default::default()
+    };
+    let mut optimizer = Kfac::<f64>::new(&layers, options, Par::seq()).expect("valid options");
+    let batch = Batch::<f64>::random(&mut Random::new(5), &layers, 9);
+    optimizer.observe(&batch.observations()).expect("finite");
+    optimizer.refresh().expect("converges");
+    let [u, a, b] = layer_approx(&batch.0[0], true);
+    let relative = |n: usize| 2.0 * n as f64 * F64.gamma(10 * n);
+    let moved = |m: &Approx| m.clone().with_error(m.error + relative(m.value.rows) * m.norm());
+    let solve = rounded::kfac_exact_step(&u, &moved(&a), &moved(&b), 0.25);
+    let named = |name: &str| entry(&optimizer, &format!("layer.0.{name}"));
+    let [q_a, q_b] = ["input.used", "error.used"].map(|name| {
+        let q = named(name);
+        let error = (q.rows as f64).sqrt() * relative(q.rows);
+        Approx::exact_f64(q).with_error(error)
+    });
+    let denominators = Approx::exact_f64(named("error.values").matmul(&named("input.values").transpose()));
+    let divided = q_b.transpose().matmul(&u).matmul(&q_a).divided_by_damped(&denominators, 0.25);
+    let evaluation = q_b.matmul(&divided).matmul(&q_a.transpose()).error;
+    let error = solve.error + evaluation;
+    solve.with_error(error).assert_matches(&preconditioned(&mut optimizer, &batch.gradients())[0], "exact damping");
+}
+
+/// The paper's D.9: FOOF with K-FAC's `lambda_A`, times `lambda_A / lambda`, or with K-FAC's norm.
+#[test]
+fn foof_matched_to_kfac() {
+    let layers = dense_layers(&[[5, 4], [4, 6]]);
+    let lambda = 0.25;
+    let batch = Batch::<f64>::random(&mut Random::new(6), &layers, 9);
+    let options = KfacOptions { damping: lambda, factor_decay: 0.0, schedule: never(), ..Default::default() };
+    let mut kfac = Kfac::<f64>::new(&layers, options, Par::seq()).expect("valid options");
+    kfac.observe(&batch.observations()).expect("finite");
+    kfac.refresh().expect("positive definite");
+    let kfac = preconditioned(&mut kfac, &batch.gradients());
+    for scale in [FoofScale::Own, FoofScale::LambdaA, FoofScale::KfacNorm] {
+        let damping_rule = FoofDamping::KfacLambdaA;
+        let options = FoofOptions {
+            damping: lambda,
+            damping_rule,
+            scale,
+            factor_decay: 0.0,
+            schedule: never(),
+            ..Default::default()
+        };
+        let mut foof = Foof::<f64>::new(&layers, options, Par::seq()).expect("valid options");
+        foof.observe(&batch.observations()).expect("finite");
+        foof.refresh().expect("positive definite");
+        let got = preconditioned(&mut foof, &batch.gradients());
+        for l in 0..layers.len() {
+            let what = format!("{scale:?}, layer {l}");
+            let [u, a, b] = layer_approx(&batch.0[l], false);
+            let (lambda_a, lambda_b) = rounded::heuristic_damping(&a, &b, lambda);
+            // The damping's own error moves the matrix that is inverted.
+            let inverse = |m: &Approx, lambda: foof_oracle::approx::Scalar| {
+                let moved = (m.value.rows as f64).sqrt() * lambda.error;
+                damped_inverse(&m.clone().with_error(m.error + moved), lambda.value)
+            };
+            let own = u.matmul(&inverse(&a, lambda_a));
+            let full = inverse(&b, lambda_b).matmul(&own);
+            full.assert_matches(&kfac[l], &format!("{what}: K-FAC"));
+            // A factor off by `e` scales an update off by `e` times its norm.
+            let (factor, relative) = match scale {
+                FoofScale::Own => (1.0, 0.0),
+                FoofScale::LambdaA => (lambda_a.value / lambda, lambda_a.error / lambda_a.value),
+                FoofScale::KfacNorm => {
+                    let norms =
+                        [&own, &full].map(|m| m.error / m.value.frobenius() + F64.gamma(m.value.data.len() + 4));
+                    (full.value.frobenius() / own.value.frobenius(), norms[0] + norms[1])
+                }
+            };
+            let error = factor * (own.error + (relative + F64.gamma(4)) * own.norm());
+            let derived = Approx::exact_f64(own.value.scaled(factor)).with_error(error);
+            derived.assert_matches(&got[l], &what);
+        }
+    }
+}
+
+/// `<D, D'> / (|D| |D'|)`: `n` terms in each of three sums, two roots, a product and a quotient, relative to at most one; the
+/// oracle's likewise.
+#[test]
+fn cosines_of_updates() {
+    let mut random = Random::new(7);
+    let (a, b) = (Owned::<f64>::new(&random.normals(6, 5)), Owned::new(&random.normals(6, 5)));
+    let flat = |m: &Owned<f64>| m.dense().vec();
+    let dot = |x: &Dense, y: &Dense| x.transpose().matmul(y)[(0, 0)];
+    let (x, y) = (flat(&a), flat(&b));
+    let expected = dot(&x, &y) / (x.frobenius() * y.frobenius());
+    let got = cosine(a.view(), b.view()).expect("one shape");
+    assert!((got - expected).abs() <= 2.0 * F64.gamma(2 * 30 + 4), "{got} is not {expected}");
+    assert!((cosine(a.view(), a.view()).expect("one shape") - 1.0).abs() <= 2.0 * F64.gamma(2 * 30 + 4));
+}
