@@ -28,7 +28,7 @@ fn run<I: Input + bytemuck::Pod>(
 }
 
 /// Sizes around every edge: vectors, panels, row steps, macro-tiles.
-fn edges<T: Element>() -> Vec<usize> {
+fn edges() -> Vec<usize> {
     let mut sizes: Vec<usize> = (0..=10).collect();
     for edge in [16, 24, 48] {
         sizes.extend([edge - 1, edge, edge + 1]);
@@ -38,8 +38,8 @@ fn edges<T: Element>() -> Vec<usize> {
 
 fn integer_grid<T: Element>() {
     let mut random = Random::new(1);
-    for &m in &edges::<T>() {
-        for &n in &edges::<T>() {
+    for &m in &edges() {
+        for &n in &edges() {
             for k in [0, 1, 2, 7] {
                 let (a, b) = (random.integers(m, k, 8), random.integers(k, n, 8));
                 let expected = a.matmul(&b);

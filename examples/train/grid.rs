@@ -1,4 +1,4 @@
-//! Every method on the same small grid: what its best settings are found by.
+//! Every method on a small grid around its defaults.
 
 use crate::Result;
 use crate::options::Options;

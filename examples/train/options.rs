@@ -55,16 +55,16 @@ pub struct Options {
     pub batch: usize,
 
     /// Step size eta, for every method that is run; K-FAC's and FOOF's grows with the damping, as their updates
-    /// shrink with it [default: each method's best in the grid]
+    /// shrink with it [default: each method's own]
     #[arg(long, value_parser = positive, allow_negative_numbers = true, value_name = "ETA")]
     pub learning_rate: Option<f64>,
 
-    /// Momentum; Adam's beta_1 [default: each method's best in the grid]
+    /// Momentum; Adam's beta_1 [default: each method's own]
     #[arg(long, value_parser = fraction, allow_negative_numbers = true, value_name = "MU")]
     pub momentum: Option<f64>,
 
     /// Damping lambda of K-FAC and FOOF: small values trust the factors, large ones turn the methods towards SGD
-    /// [default: each method's best in the grid]
+    /// [default: each method's own]
     #[arg(long, value_parser = positive, allow_negative_numbers = true, value_name = "LAMBDA")]
     pub damping: Option<f64>,
 
@@ -92,7 +92,7 @@ pub struct Options {
     #[arg(long, default_value = "target/train", value_name = "DIR")]
     pub out: PathBuf,
 
-    /// Run the grid that the defaults come from: five learning rates by four momenta or dampings for each method;
+    /// Compare the defaults with their neighbours: five learning rates by four momenta or dampings for each method;
     /// takes twenty times as long
     #[arg(long, conflicts_with_all = ["learning_rate", "momentum", "damping"])]
     pub grid: bool,

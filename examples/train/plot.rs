@@ -64,6 +64,7 @@ fn panel(area: &Area<'_>, label: &str, runs: &[Run], x: fn(&Point) -> f64) -> Re
         .configure_mesh()
         .bold_line_style(GRID)
         .light_line_style(FAINT_GRID)
+        .max_light_lines(1)
         .axis_style(INK)
         .label_style(style(16))
         .axis_desc_style(style(18))

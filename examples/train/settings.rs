@@ -1,4 +1,4 @@
-//! The methods, the settings that each takes, their defaults, and the grid from which the defaults were chosen.
+//! The methods, the settings that each takes, their defaults, and a grid around them.
 
 use clap::ValueEnum;
 
@@ -51,7 +51,7 @@ impl Settings {
     pub const OBSERVE: usize = 10;
     pub const FACTOR_DECAY: f64 = 0.95;
 
-    /// The best of the grid, run once on each data set with `--grid`.
+    /// Each method's defaults on each data set; `--grid` compares them with their neighbours.
     pub fn best(task: Task, method: MethodKind) -> Self {
         use MethodKind::{Adam, Foof, Kfac, Sgd};
         let (learning_rate, momentum, damping) = match (task, method) {
@@ -62,7 +62,7 @@ impl Settings {
             (Task::Classifier, Sgd) => (3e-2, 0.9, 0.0),
             (Task::Classifier, Adam) => (1e-3, 0.9, 0.0),
             (Task::Classifier, Kfac) => (1e-2, 0.9, 1e-1),
-            (Task::Classifier, Foof) => (1e-2, 0.9, 1e-1),
+            (Task::Classifier, Foof) => (2e-2, 0.9, 1e-1),
         };
         Self {
             learning_rate,
@@ -82,11 +82,11 @@ impl Settings {
         let learning_rates: [f64; 5] = match (task, method) {
             (Task::Autoencoder, Sgd) | (_, Adam) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
             (Task::Classifier, Sgd) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
-            (_, Kfac | Foof) => [1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
+            (_, Kfac | Foof) => [2e-3, 5e-3, 1e-2, 2e-2, 5e-2],
         };
         let seconds: [Self; 4] = match method {
             Sgd | Adam => [0.5, 0.8, 0.9, 0.97].map(|momentum| Self { momentum, ..best }),
-            Kfac | Foof => [1e-2, 1e-1, 1.0, 10.0].map(|damping| Self { damping, ..best }),
+            Kfac | Foof => [3e-2, 1e-1, 3e-1, 1.0].map(|damping| Self { damping, ..best }),
         };
         let pair = |settings: Self| learning_rates.map(|learning_rate| Self { learning_rate, ..settings });
         seconds.into_iter().flat_map(pair).collect()
