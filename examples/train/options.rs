@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, default_value_t = 0, value_name = "N", requires = "data")]
     pub hold_out: usize,
 
-    /// Passes over the images [default: 8 for curves, 5 for digits]
+    /// Passes over the images [default: 6 for curves, 5 for digits]
     #[arg(long, value_parser = count, value_name = "N", conflicts_with = "steps")]
     pub epochs: Option<usize>,
 
@@ -125,7 +125,7 @@ impl Options {
     /// Steps of training on `images` images.
     pub fn steps(&self, images: usize) -> usize {
         let epochs = self.epochs.unwrap_or(match self.task() {
-            Task::Autoencoder => 8,
+            Task::Autoencoder => 6,
             Task::Classifier => 5,
         });
         self.steps.unwrap_or(epochs.saturating_mul(images / self.batch))
@@ -190,7 +190,7 @@ mod tests {
         for &method in MethodKind::value_variants() {
             assert_eq!(options.settings(method), Settings::best(Task::Autoencoder, method));
         }
-        assert_eq!(options.steps(1050), 80);
+        assert_eq!(options.steps(1050), 60);
     }
 
     #[test]

@@ -61,6 +61,15 @@ impl Par {
         });
     }
 
+    /// Runs `f` on a thread of the pool, where the forks inside it wake other threads cheaply: entering from outside, at
+    /// every fork, would cost more than a small product.
+    pub(crate) fn enter<R: Send>(self, f: impl FnOnce() -> R + Send) -> R {
+        match self.degree > 1 && rayon::current_thread_index().is_none() {
+            true => rayon::join(f, || ()).0,
+            false => f(),
+        }
+    }
+
     /// Calls `body(worker)` once for each worker. Forks by `rayon::join`, which, unlike a scope, allocates nothing.
     pub(crate) fn workers(self, body: &(dyn Fn(usize) + Sync)) {
         fn fork(first: usize, count: usize, body: &(dyn Fn(usize) + Sync)) {

@@ -30,7 +30,7 @@ pub fn damped_cholesky<T: Element>(
         let damped = out.as_ref().at([i, i]) + damping;
         out.set([i, i], damped);
     }
-    potrf(out, par, stack)
+    par.enter(|| potrf(out, par, stack))
 }
 
 /// `(scale A + damping I)^-1` of a symmetric matrix, by `L^-T L^-1`; reads the lower triangle of `a`. `n³ / 2` multiply-adds.
@@ -49,13 +49,15 @@ pub fn damped_inverse<T: Element>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Pivot<T>> {
-    damped_cholesky(out.rb_mut(), a, scale, damping, par, stack)?;
-    trtri(out.rb_mut(), par, stack);
-    lauum(out.rb_mut(), par, stack);
-    if triangle == Triangle::Full {
-        mirror_lower(out, T::kernels(par.isa()));
-    }
-    Ok(())
+    par.enter(|| {
+        damped_cholesky(out.rb_mut(), a, scale, damping, par, stack)?;
+        trtri(out.rb_mut(), par, stack);
+        lauum(out.rb_mut(), par, stack);
+        if triangle == Triangle::Full {
+            mirror_lower(out, T::kernels(par.isa()));
+        }
+        Ok(())
+    })
 }
 
 /// Scratch of [`damped_inverse`].

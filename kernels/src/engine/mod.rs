@@ -106,10 +106,13 @@ impl<'a, T: Element> Engine<'a, T> {
 
     /// Runs the product. `stack` must hold [`scratch`] for its shape.
     pub fn run(&self, stack: &mut MemStack) {
-        let plan = &self.plan;
-        if plan.m == 0 || plan.n == 0 {
-            return;
+        if self.plan.m > 0 && self.plan.n > 0 {
+            self.par.enter(|| self.run_inside(stack));
         }
+    }
+
+    fn run_inside(&self, stack: &mut MemStack) {
+        let plan = &self.plan;
         let ahead = plan.packs_ahead();
         let left_len = if ahead { plan.packed_len(plan.m, plan.k) } else { 0 };
         let right_len = if ahead && self.right.is_some() { plan.packed_len(plan.n, plan.k) } else { 0 };
