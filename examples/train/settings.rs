@@ -59,8 +59,8 @@ impl Settings {
             (Task::Autoencoder, Adam) => (1e-3, 0.9, 0.0),
             (Task::Autoencoder, Kfac) => (1e-2, 0.9, 1.0),
             (Task::Autoencoder, Foof) => (1e-2, 0.9, 1.0),
-            (Task::Classifier, Sgd) => (3e-2, 0.9, 0.0),
-            (Task::Classifier, Adam) => (1e-3, 0.9, 0.0),
+            (Task::Classifier, Sgd) => (1e-2, 0.97, 0.0),
+            (Task::Classifier, Adam) => (3e-4, 0.5, 0.0),
             (Task::Classifier, Kfac) => (1e-2, 0.9, 1e-1),
             (Task::Classifier, Foof) => (2e-2, 0.9, 1e-1),
         };
