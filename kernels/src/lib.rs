@@ -4,6 +4,7 @@
 //! Functions here panic on shapes that disagree; the crate `foof` checks them first and returns typed errors.
 
 pub mod cholesky;
+pub mod conv;
 pub mod covariance;
 mod element;
 pub mod elementwise;

@@ -55,7 +55,7 @@ pub trait Epilogue<T: Element>: Sync {
 }
 
 /// An output matrix that several tasks write disjoint parts of.
-struct Shared<'a, T> {
+pub(crate) struct Shared<'a, T> {
     ptr: *mut T,
     row_step: isize,
     col_step: isize,
@@ -66,12 +66,17 @@ struct Shared<'a, T> {
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T: Element> Shared<'a, T> {
-    fn new(out: &mut MatMut<'a, T>) -> Self {
+    pub(crate) fn new(out: &mut MatMut<'a, T>) -> Self {
         let [row_step, col_step] = out.strides();
         Shared { ptr: out.as_mut_ptr(), row_step, col_step, memory: PhantomData }
     }
 
-    fn at(&self, i: usize, j: usize) -> *mut T {
+    pub(crate) fn strides(&self) -> [isize; 2] {
+        [self.row_step, self.col_step]
+    }
+
+    /// Address of an entry.
+    pub(crate) fn at(&self, i: usize, j: usize) -> *mut T {
         self.ptr.wrapping_offset(i as isize * self.row_step + j as isize * self.col_step)
     }
 
@@ -79,7 +84,7 @@ impl<'a, T: Element> Shared<'a, T> {
     ///
     /// # Safety
     /// The entries lie inside the output and belong to the calling task alone.
-    unsafe fn blend(&self, (i, j): (usize, usize), row: &[T], blend: Blend<T>, kernels: &Kernels<T>) {
+    pub(crate) unsafe fn blend(&self, (i, j): (usize, usize), row: &[T], blend: Blend<T>, kernels: &Kernels<T>) {
         if self.col_step == 1 {
             // SAFETY: the caller's contract, contiguous.
             return unsafe { (kernels.blend)(self.at(i, j), row.as_ptr(), row.len(), blend.alpha, blend.beta) };
@@ -136,7 +141,12 @@ impl<'a, T: Element> StoreSymmetric<'a, T> {
 ///
 /// # Safety
 /// The block lies inside the output; its entries below the diagonal and their mirror images belong to the caller alone.
-unsafe fn mirror<T: Element>(out: &Shared<'_, T>, rows: Range<usize>, cols: Range<usize>, kernels: &Kernels<T>) {
+pub(crate) unsafe fn mirror<T: Element>(
+    out: &Shared<'_, T>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    kernels: &Kernels<T>,
+) {
     const SIDE: usize = 16;
     for i0 in rows.clone().step_by(SIDE) {
         for j0 in cols.clone().step_by(SIDE) {

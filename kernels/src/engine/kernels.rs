@@ -1,8 +1,9 @@
 //! The table of compiled kernels: thin shims that carry `#[target_feature]`, chosen once per operation.
 
-use super::microkernel::{TileFn, tile};
+use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
 use crate::cholesky::leaf::{self, Block, LeafOp};
+use crate::conv::assemble::Assembly;
 use crate::isa::{Isa, Level};
 
 /// Row counts a register tile is compiled for: powers of two up to the ISA's.
@@ -27,6 +28,8 @@ pub struct Kernels<T: 'static> {
     pub(crate) transpose: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`leaf::leaf`].
     pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>) -> usize,
+    /// See [`Assembly::rows`].
+    pub(crate) assemble: unsafe fn(&Assembly<'_, T>, usize, [usize; 2], &mut [T], &mut [T]),
     /// See [`rows::fma_chains`].
     pub(crate) fma_chains: unsafe fn(usize) -> T,
 }
@@ -56,10 +59,10 @@ macro_rules! table {
             // what pointers must satisfy is the contract of the function each forwards to.
             $(#[$feature])?
             unsafe fn microkernel<const M: usize, const V: usize>(
-                depth: usize, l: *const $t, r: *const $t, c: *mut $t, ldc: usize, fresh: bool,
+                depths: &Depths, l: *const $t, r: *const $t, c: *mut $t, ldc: usize, fresh: bool,
             ) {
                 // SAFETY: see above.
-                unsafe { tile::<$t, S, M, V>(depth, l, r, c, ldc, fresh, 0.0) }
+                unsafe { tile::<$t, S, M, V>(depths, l, r, c, ldc, fresh, 0.0) }
             }
             $(#[$feature])?
             unsafe fn blend(dst: *mut $t, src: *const $t, n: usize, alpha: $t, beta: $t) {
@@ -86,6 +89,13 @@ macro_rules! table {
                 unsafe { leaf::leaf::<$t, S>(op, n, l, x) }
             }
             $(#[$feature])?
+            unsafe fn assemble(
+                assembly: &Assembly<'_, $t>, c: usize, outer: [usize; 2], partial: &mut [$t], rows: &mut [$t],
+            ) {
+                // SAFETY: see above.
+                unsafe { assembly.rows::<S>(c, outer, partial, rows) }
+            }
+            $(#[$feature])?
             unsafe fn fma_chains(rounds: usize) -> $t {
                 // SAFETY: see above.
                 unsafe { rows::fma_chains::<$t, S>(rounds) }
@@ -104,6 +114,7 @@ macro_rules! table {
                 copy_rows,
                 transpose,
                 leaf: leaf_op,
+                assemble,
                 fma_chains,
             };
             const _: () = assert!(<S as Simd<$t>>::ROWS == $max_rows && <S as Simd<$t>>::VECTORS == $max_vectors);

@@ -1,26 +1,48 @@
 //! The register tile: the one inner loop under every product.
 //!
 //! ```text
-//!   c[i][j]  (+)=  sum_p  l[p][i] * r[p][j]        i < M rows, j < V vectors of lanes, p < depth
+//!   c[i][j]  (+)=  sum_p  l[p][i] * r[p][j]        i < M rows, j < V vectors of lanes, p over all depths
 //! ```
 //!
-//! `l` and `r` point into packed panels: for each `p`, `NR = LANES * VECTORS` consecutive elements. Rows are broadcast
-//! from `l`, vectors are read from `r`, and all `M * V` sums stay in registers over the whole depth. Per step of depth:
-//! `M * V` FMAs, `V` loads and `M` broadcasts.
+//! Depths come in *runs*: `len` consecutive ones from each of several starts. A dense product is one run; the rows of an image
+//! window are many. For each depth `p`, `l + p * left_step` holds M elements, which are broadcast, and `r + p * right_step` V
+//! vectors; all `M * V` sums stay in registers over the whole depth. Per depth: `M * V` FMAs, `V` loads and `M` broadcasts.
 
 use crate::simd::Simd;
 
+/// Where the operands of a register tile lie: `runs` runs of `len` depths.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Depths {
+    /// The first depth of each run, for the left operand.
+    pub(crate) left: *const usize,
+    /// The same for the right one.
+    pub(crate) right: *const usize,
+    pub(crate) runs: usize,
+    pub(crate) len: usize,
+    /// Elements from one depth to the next.
+    pub(crate) left_step: usize,
+    pub(crate) right_step: usize,
+}
+
+impl Depths {
+    /// Depths `0..len`, `step` elements apart on both sides.
+    pub(crate) fn dense(len: usize, step: usize) -> Depths {
+        static START: usize = 0;
+        Depths { left: &START, right: &START, runs: 1, len, left_step: step, right_step: step }
+    }
+}
+
 /// What a microkernel does with its sums.
-pub(crate) type TileFn<T> = unsafe fn(depth: usize, l: *const T, r: *const T, c: *mut T, ldc: usize, fresh: bool);
+pub(crate) type TileFn<T> = unsafe fn(depths: &Depths, l: *const T, r: *const T, c: *mut T, ldc: usize, fresh: bool);
 
 /// Computes one register tile into `c` (row-major, leading dimension `ldc`): overwrites if `fresh`, adds otherwise.
 ///
 /// # Safety
-/// On a CPU with S's instruction set, inside a function compiled for it: `l` and `r` are readable for `depth` panel
-/// rows, `c` writable for M rows of V vectors.
+/// On a CPU with S's instruction set, inside a function compiled for it: `depths` names readable starts, at whose depths `l` is
+/// readable for M elements and `r` for V vectors; `c` is writable for M rows of V vectors.
 #[inline(always)]
 pub(crate) unsafe fn tile<T: Copy, S: Simd<T>, const M: usize, const V: usize>(
-    depth: usize,
+    depths: &Depths,
     l: *const T,
     r: *const T,
     c: *mut T,
@@ -28,12 +50,17 @@ pub(crate) unsafe fn tile<T: Copy, S: Simd<T>, const M: usize, const V: usize>(
     fresh: bool,
     zero: T,
 ) {
-    let step = S::LANES * S::VECTORS;
-    // SAFETY: the caller's contract; p < depth, i < M and v < V keep every access inside it.
+    let Depths { left, right, runs, len, left_step, right_step } = *depths;
+    // SAFETY: the caller's contract; run < runs, p < len, i < M and v < V keep every access inside it.
     unsafe {
         let mut sums = [[S::splat(zero); V]; M];
-        let (mut lp, mut rp) = (l, r);
-        for _ in 0..depth {
+        let (mut lp, mut rp, mut run, mut rest) = (l, r, 0, 0);
+        for _ in 0..runs * len {
+            if rest == 0 {
+                (lp, rp) = (l.add(*left.add(run) * left_step), r.add(*right.add(run) * right_step));
+                (run, rest) = (run + 1, len);
+            }
+            rest -= 1;
             let mut right = [S::splat(zero); V];
             for (v, vector) in right.iter_mut().enumerate() {
                 *vector = S::load(rp.add(v * S::LANES));
@@ -48,8 +75,8 @@ pub(crate) unsafe fn tile<T: Copy, S: Simd<T>, const M: usize, const V: usize>(
                 #[cfg(not(miri))]
                 core::arch::asm!("", options(nostack, preserves_flags));
             }
-            lp = lp.add(step);
-            rp = rp.add(step);
+            lp = lp.add(left_step);
+            rp = rp.add(right_step);
         }
         for (i, row) in sums.iter().enumerate() {
             for (v, &sum) in row.iter().enumerate() {

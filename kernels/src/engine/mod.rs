@@ -15,7 +15,7 @@
 
 pub mod epilogue;
 pub(crate) mod kernels;
-mod microkernel;
+pub(crate) mod microkernel;
 pub mod pack;
 mod plan;
 pub(crate) mod rows;
@@ -27,8 +27,10 @@ use core::ops::Range;
 use dyn_stack::{MemStack, StackReq};
 use epilogue::{Epilogue, Tile};
 use kernels::Kernels;
+use microkernel::Depths;
 use pack::Pack;
-use plan::{Plan, Region, aligned};
+pub(crate) use plan::{ALIGN, aligned};
+use plan::{Plan, Region};
 
 /// One tiled product: `left [m, k] * right [k, n]`.
 pub struct Engine<'a, T: Element> {
@@ -49,7 +51,7 @@ struct Packed<'a, T> {
 }
 
 /// What a worker owns: a tile, and slabs if it packs for itself. Handed out by worker number.
-struct Buffers<T> {
+pub(crate) struct Buffers<T> {
     ptr: *mut T,
     len: usize,
 }
@@ -57,17 +59,37 @@ struct Buffers<T> {
 // SAFETY: each worker takes the part with its own number.
 unsafe impl<T: Send> Sync for Buffers<T> {}
 
-impl<T: Element> Buffers<T> {
-    fn new(memory: &mut [MaybeUninit<T>], parts: usize) -> Self {
+impl<T> Buffers<T> {
+    pub(crate) fn new(memory: &mut [MaybeUninit<T>], parts: usize) -> Self {
         Buffers { ptr: memory.as_mut_ptr().cast(), len: memory.len() / parts.max(1) }
     }
 
     /// # Safety
     /// No two live borrows of one `part`; parts below the number given to `new`. Read only what has been written.
     #[allow(clippy::mut_from_ref)]
-    unsafe fn part(&self, part: usize) -> &mut [T] {
+    pub(crate) unsafe fn part(&self, part: usize) -> &mut [T] {
         // SAFETY: parts are disjoint; floating-point memory has no invalid bits, and callers write before they read.
         unsafe { core::slice::from_raw_parts_mut(self.ptr.add(part * self.len), self.len) }
+    }
+
+    /// The same, not to be read at all before it is written.
+    ///
+    /// # Safety
+    /// As [`part`](Buffers::part).
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn uninit(&self, part: usize) -> &mut [MaybeUninit<T>] {
+        // SAFETY: parts are disjoint.
+        unsafe { core::slice::from_raw_parts_mut(self.ptr.add(part * self.len).cast(), self.len) }
+    }
+
+    /// The first part.
+    pub(crate) fn as_ptr(&self) -> *const T {
+        self.ptr
+    }
+
+    /// The first part, to be written.
+    pub(crate) fn as_mut_ptr(&self) -> *mut T {
+        self.ptr
     }
 }
 
@@ -239,6 +261,7 @@ impl<'a, T: Element> Engine<'a, T> {
     ) {
         let (plan, kernels) = (&self.plan, self.kernels);
         let nr = plan.nr;
+        let depths = Depths::dense(depth, nr);
         for j in (0..cols.len()).step_by(nr) {
             let width = nr.min(cols.len() - j);
             // Rows above the diagonal of a symmetric product are skipped, to the step.
@@ -255,7 +278,7 @@ impl<'a, T: Element> Engine<'a, T> {
                     let l = left.panel(i / nr).add(i % nr);
                     let r = right.panel(j / nr);
                     let c = tile.as_mut_ptr().add(i * plan.tn + j);
-                    microkernel(depth, l, r, c, plan.tn, fresh);
+                    microkernel(&depths, l, r, c, plan.tn, fresh);
                 }
                 i += step;
             }

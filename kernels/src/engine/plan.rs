@@ -7,7 +7,7 @@ use core::ops::Range;
 use dyn_stack::StackReq;
 
 /// Alignment of packed panels and tiles: a cache line, and the widest vector.
-const ALIGN: usize = 64;
+pub(crate) const ALIGN: usize = 64;
 
 /// Depth of a packed slab. A right panel of it (`nr * KC` elements, 24 kB with 48 f32) stays in L1 while left panels stream.
 const KC: usize = 128;

@@ -1,5 +1,6 @@
 //! Views: a shape and strides over borrowed memory, checked once when made.
 
+mod images;
 mod matrix;
 mod tensor;
 

@@ -1,0 +1,537 @@
+//! The covariance of a convolution's patches, by the plan of its geometry.
+
+use super::assemble::{self, Assembly};
+use super::correlate::{SLAB, Slots, Task, TilePair, gathered_len};
+use super::correlation::{Correlation, Kind};
+use super::geometry::{Conv, FeatureOrder};
+use super::layout::Layout;
+use super::patches::{Index, Patches};
+use super::plan::{Form, Plan};
+use super::{image, sums};
+use crate::covariance::{self as dense, Bias, Sharing, Spec};
+use crate::element::{Element, Input};
+use crate::engine::epilogue::{Blend, Shared, StoreSymmetric, Triangle, mirror};
+use crate::engine::{self, Buffers, Engine, aligned};
+use crate::par::Par;
+use crate::view::{MatMut, View, ViewMut};
+use core::ops::Range;
+use dyn_stack::{MemStack, StackReq};
+
+/// How patches become rows, and how their covariance is written.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ConvSpec<T> {
+    /// Whether each output is a row, or the outputs of an image are averaged to one.
+    pub sharing: Sharing,
+    /// Which part of the output is written.
+    pub triangle: Triangle,
+    /// How the sum meets the output.
+    pub blend: Blend<T>,
+}
+
+/// Groups from which on each is computed by one thread.
+const MANY_GROUPS: usize = 8;
+
+/// Multiply-adds below which a batch is computed on the calling thread.
+const PARALLEL_WORK: u64 = 1 << 20;
+
+/// Bytes of patches that an implicit unfold packs at once, unless one image has more.
+const PATCH_BYTES: usize = 1 << 22;
+
+/// For each group `out[g] <- beta out[g] + alpha sum over images and outputs of patch patch^T`; reduced: of the mean patch of each image.
+/// `out` is `[groups, size, size]`, `size` being `plan.conv().factor_size()`; `x` `[N, C, Z, Y, X]`, any strides. `plan.multiply_adds()` for
+/// each image; reduced `N size² / 2`.
+///
+/// # Panics
+/// If shapes disagree, or `stack` holds less than [`scratch`].
+pub fn covariance<I: Input>(
+    out: ViewMut<'_, I::Acc, 3>,
+    x: View<'_, I, 5>,
+    plan: &Plan,
+    spec: &ConvSpec<I::Acc>,
+    par: Par,
+    stack: &mut MemStack,
+) {
+    let conv = plan.conv();
+    let (groups, size) = (conv.groups(), conv.factor_size());
+    assert_eq!(out.shape(), [groups, size, size], "conv covariance: the output's shape");
+    assert_eq!(x.shape(), conv.input_shape(x.shape()[0]), "conv covariance: the images' shape");
+    let channels = conv.in_channels() / groups;
+    let part = |g: usize| x.channels(g * channels..(g + 1) * channels);
+    let par = sized(plan, x.shape()[0], par);
+    let mut out = out;
+    if !over_groups(groups, par) {
+        for g in 0..groups {
+            group(out.rb_mut().matrix(g), part(g), plan, spec, par, stack);
+        }
+        return;
+    }
+    let shape = x.shape();
+    let each = group_scratch::<I::Acc>(shape[0], plan, spec.sharing, Par::seq().with_isa(par.isa()));
+    let bytes = each.unaligned_bytes_required();
+    let (memory, _) = stack.make_aligned_uninit::<u8>(bytes * par.degree(), 1);
+    let memory = Buffers::new(memory, par.degree());
+    let outs = SharedGroups::new(out);
+    par.for_each(groups, &|worker, g| {
+        // SAFETY: one task at a time has this worker's number; each group of the output belongs to one task.
+        let (memory, out) = unsafe { (memory.uninit(worker), outs.matrix(g)) };
+        group(out, part(g), plan, spec, par.at_most(1), MemStack::new(memory));
+    });
+}
+
+/// Scratch of [`covariance`] for `n` images.
+pub fn scratch<T: Element>(n: usize, plan: &Plan, sharing: Sharing, par: Par) -> StackReq {
+    let par = sized(plan, n, par);
+    if !over_groups(plan.conv().groups(), par) {
+        return group_scratch::<T>(n, plan, sharing, par);
+    }
+    let each = group_scratch::<T>(n, plan, sharing, Par::seq().with_isa(par.isa()));
+    StackReq::new::<u8>(each.unaligned_bytes_required() * par.degree())
+}
+
+/// The longest chain of additions into one entry of a [`covariance`] of `n` images.
+pub fn depth<T: Element>(n: usize, plan: &Plan, sharing: Sharing, par: Par) -> usize {
+    let conv = plan.conv();
+    let bias = if conv.bias() == Bias::With { sums::depth(conv) + n } else { 0 };
+    let depth = match (sharing, plan.form()) {
+        (Sharing::Reduce, _) => {
+            sums::depth(conv) + 1 + dense::depth::<T>([n, 1, conv.features()], conv.bias(), Sharing::Expand, par)
+        }
+        (_, Form::Pixels) => {
+            dense::depth::<T>([n, conv.positions(), conv.features()], Bias::Without, Sharing::Expand, par)
+                .max(unfold_depth::<T>(n, conv, par))
+        }
+        (_, Form::Unfold) => unfold_depth::<T>(n, conv, par),
+        (_, Form::Correlation(correlation)) => {
+            let layout = Layout::new::<T>(correlation, n);
+            SLAB + layout.slabs(SLAB) + layout.chunks() + correlation.segments_of_entry()
+        }
+    };
+    depth.max(bias)
+}
+
+/// Threads that this much work feeds.
+fn sized(plan: &Plan, n: usize, par: Par) -> Par {
+    if plan.multiply_adds().saturating_mul(n as u64) < PARALLEL_WORK { par.at_most(1) } else { par }
+}
+
+fn over_groups(groups: usize, par: Par) -> bool {
+    groups >= MANY_GROUPS && par.degree() > 1
+}
+
+/// The groups' outputs, written by several tasks.
+struct SharedGroups<'a, T> {
+    out: Shared<'a, T>,
+    size: usize,
+    group_step: isize,
+}
+
+impl<'a, T: Element> SharedGroups<'a, T> {
+    fn new(out: ViewMut<'a, T, 3>) -> Self {
+        let ([_, size, _], [group_step, ..]) = (out.shape(), out.strides());
+        SharedGroups { out: Shared::new(&mut out.matrix(0)), size, group_step }
+    }
+
+    /// # Safety
+    /// Each group is borrowed once.
+    unsafe fn matrix(&self, g: usize) -> MatMut<'_, T> {
+        let ptr = self.out.at(0, 0).wrapping_offset(g as isize * self.group_step);
+        // SAFETY: groups are disjoint matrices of the output, and the caller takes each once.
+        unsafe { MatMut::from_raw(ptr, [self.size, self.size], self.out.strides()) }
+    }
+}
+
+/// One group of channels.
+fn group<I: Input>(
+    out: MatMut<'_, I::Acc>,
+    x: View<'_, I, 5>,
+    plan: &Plan,
+    spec: &ConvSpec<I::Acc>,
+    par: Par,
+    stack: &mut MemStack,
+) {
+    // Rows are written along their columns; see the dense covariance.
+    let [row_step, col_step] = out.strides().map(isize::unsigned_abs);
+    let out = if spec.triangle == Triangle::Full && row_step < col_step { out.transpose() } else { out };
+    par.enter(|| match (spec.sharing, plan.form()) {
+        (Sharing::Reduce, _) => reduced(out, x, plan.conv(), spec, par, stack),
+        (_, form) => {
+            let (features, mut out) = (plan.conv().features(), out);
+            let mut inner = out.rb_mut().submatrix(0..features, 0..features);
+            match form {
+                Form::Pixels => pixels(inner, x, plan.conv(), spec, par, stack),
+                Form::Unfold => unfold(inner, x, plan.conv(), spec, par, stack),
+                Form::Correlation(correlation) => {
+                    correlate(inner.rb_mut(), x, (plan.conv(), correlation), spec, par, stack)
+                }
+            }
+            if plan.conv().bias() == Bias::With {
+                bias(out, x, plan.conv(), spec, par, stack);
+            }
+        }
+    })
+}
+
+fn group_scratch<T: Element>(n: usize, plan: &Plan, sharing: Sharing, par: Par) -> StackReq {
+    let conv = plan.conv();
+    let line = StackReq::new::<T>((conv.axes3()[2].size + conv.taps()) * par.degree());
+    if sharing == Sharing::Reduce {
+        let rows = StackReq::new::<T>(n * conv.features());
+        let covariance = dense::scratch::<T>([n, 1, conv.features()], conv.bias(), Sharing::Expand, par);
+        return rows.and(line.or(covariance));
+    }
+    let form = match plan.form() {
+        Form::Pixels => {
+            dense::scratch::<T>([n, conv.positions(), conv.features()], Bias::Without, Sharing::Expand, par)
+                .or(unfold_scratch::<T>(n, conv, par))
+        }
+        Form::Unfold => unfold_scratch::<T>(n, conv, par),
+        Form::Correlation(correlation) => correlate_scratch::<T>(n, conv, correlation, par),
+    };
+    form.or(line)
+}
+
+fn pixels<I: Input>(
+    out: MatMut<'_, I::Acc>,
+    x: View<'_, I, 5>,
+    conv: &Conv,
+    spec: &ConvSpec<I::Acc>,
+    par: Par,
+    stack: &mut MemStack,
+) {
+    // Pixels that do not follow on one another are gathered as patches of one tap.
+    let Some(x) = x.pixels() else { return unfold(out, x, conv, spec, par, stack) };
+    let ConvSpec { triangle, blend, .. } = *spec;
+    let reduce_scale = num_traits::One::one();
+    let spec = Spec { sharing: Sharing::Expand, reduce_scale, bias: Bias::Without, centre: None, triangle, blend };
+    dense::covariance(out, x, &spec, par, stack);
+}
+
+/// Images of a block, and blocks.
+fn unfold_blocks<T: Element>(n: usize, conv: &Conv) -> (usize, usize) {
+    let image = conv.features() * conv.positions() * size_of::<T>();
+    let block = (PATCH_BYTES / image.max(1)).clamp(1, n.max(1));
+    (block, n.div_ceil(block))
+}
+
+fn unfold_scratch<T: Element>(n: usize, conv: &Conv, par: Par) -> StackReq {
+    let (block, _) = unfold_blocks::<T>(n, conv);
+    let last = n - n.saturating_sub(1) / block * block;
+    let product =
+        |images: usize| engine::scratch::<T>(conv.features(), conv.features(), images * conv.positions(), true, par);
+    product(block).or(product(last))
+}
+
+fn unfold_depth<T: Element>(n: usize, conv: &Conv, par: Par) -> usize {
+    let (block, blocks) = unfold_blocks::<T>(n, conv);
+    blocks + engine::depth::<T>(conv.features(), conv.features(), block * conv.positions(), true, par)
+}
+
+fn unfold<I: Input>(
+    mut out: MatMut<'_, I::Acc>,
+    x: View<'_, I, 5>,
+    conv: &Conv,
+    spec: &ConvSpec<I::Acc>,
+    par: Par,
+    stack: &mut MemStack,
+) {
+    let (block, blocks) = unfold_blocks::<I::Acc>(x.shape()[0], conv);
+    for b in 0..blocks {
+        let images = b * block..x.shape()[0].min((b + 1) * block);
+        let patches = Patches::new(x.images(images), conv, Index::Features);
+        let blend = if b == 0 { spec.blend } else { Blend { beta: num_traits::One::one(), ..spec.blend } };
+        let triangle = if b + 1 == blocks { spec.triangle } else { Triangle::Lower };
+        // SAFETY: the output has the product's shape.
+        let epilogue = unsafe { StoreSymmetric::new(out.rb_mut(), blend, triangle) };
+        Engine::symmetric(&patches, &epilogue, par).run(stack);
+    }
+}
+
+/// The covariance of the mean patches.
+fn reduced<I: Input>(
+    out: MatMut<'_, I::Acc>,
+    x: View<'_, I, 5>,
+    conv: &Conv,
+    spec: &ConvSpec<I::Acc>,
+    par: Par,
+    stack: &mut MemStack,
+) {
+    let (n, features) = (x.shape()[0], conv.features());
+    let (rows, stack) = aligned::<I::Acc>(stack, n * features);
+    let rows = Buffers::new(rows, n);
+    {
+        let degree = par.degree();
+        let (lines, _) = aligned::<I::Acc>(stack, conv.axes3()[2].size * degree);
+        let lines = Buffers::new(lines, degree);
+        let scale = I::Acc::from_f64(1.0 / conv.positions() as f64);
+        par.for_each(n, &|worker, image| {
+            // SAFETY: one task has this image's row, and at a time this worker's line; both are filled before they are read.
+            let (row, line) = unsafe { (rows.part(image), lines.part(worker)) };
+            sums::image_sums(row, scale, x, image, conv, line);
+        });
+    }
+    let ConvSpec { triangle, blend, .. } = *spec;
+    // SAFETY: every row has been filled.
+    let rows = unsafe { View::from_raw(rows.as_ptr(), [n, 1, features], [features as isize, 0, 1]) };
+    let one = num_traits::One::one();
+    let spec = Spec { sharing: Sharing::Expand, reduce_scale: one, bias: conv.bias(), centre: None, triangle, blend };
+    dense::covariance(out, rows, &spec, par, stack);
+}
+
+/// The last row of a factor with bias: sums of the features, and the number of outputs.
+fn bias<I: Input>(
+    mut out: MatMut<'_, I::Acc>,
+    x: View<'_, I, 5>,
+    conv: &Conv,
+    spec: &ConvSpec<I::Acc>,
+    par: Par,
+    stack: &mut MemStack,
+) {
+    let (features, blend) = (conv.features(), spec.blend);
+    let degree = par.degree();
+    let (memory, _) = aligned::<I::Acc>(stack, (conv.axes3()[2].size + conv.taps()) * degree);
+    let memory = Buffers::new(memory, degree);
+    let shared = Shared::new(&mut out);
+    let write = |i: usize, j: usize, value: I::Acc| {
+        let places = [(i, j), (j, i)];
+        for &(i, j) in if spec.triangle == Triangle::Full && i != j { &places[..] } else { &places[..1] } {
+            let to = shared.at(i, j);
+            // SAFETY: inside the output; the entries of a feature belong to its channel's task.
+            unsafe {
+                let old = if blend.beta == num_traits::Zero::zero() { blend.beta } else { blend.beta * *to };
+                *to = blend.alpha * value + old;
+            }
+        }
+    };
+    par.for_each(x.shape()[1], &|worker, c| {
+        // SAFETY: one task at a time has this worker's number; written before it is read.
+        let scratch = unsafe { memory.part(worker) }.split_at_mut(conv.axes3()[2].size);
+        sums::batch_sums(x, c, conv, scratch, |feature, sum| write(features, feature, sum));
+    });
+    write(features, features, I::Acc::from_f64((x.shape()[0] * conv.positions()) as f64));
+}
+
+/// Elements past the packed images that vectors and gathers may read.
+fn slack<T: Element>(par: Par) -> usize {
+    2 * T::kernels(par.isa()).nr.max(8)
+}
+
+fn lens<T: Element>(n: usize, correlation: &Correlation, par: Par) -> [usize; 4] {
+    let layout = Layout::new::<T>(correlation, n);
+    let lanes = T::kernels(par.isa()).lanes;
+    let pairs = correlation.tiles() * (correlation.tiles() + 1) / 2;
+    let held = if layout.chunks() > 1 { pairs * layout.chunks() } else { par.degree() };
+    let (partial, rows) = assemble::scratch_len(correlation);
+    let sums = Slots::largest(correlation, lanes).next_multiple_of(lanes);
+    [
+        layout.packed_len() + slack::<T>(par),
+        sums * held,
+        gathered_len(correlation) * par.degree(),
+        (partial + rows) * par.degree(),
+    ]
+}
+
+fn correlate_scratch<T: Element>(n: usize, _conv: &Conv, correlation: &Correlation, par: Par) -> StackReq {
+    StackReq::all_of(&lens::<T>(n, correlation, par).map(|len| StackReq::new_aligned::<T>(len, engine::ALIGN)))
+}
+
+/// The correlation form.
+fn correlate<I: Input>(
+    mut out: MatMut<'_, I::Acc>,
+    x: View<'_, I, 5>,
+    (conv, correlation): (&Conv, &Correlation),
+    spec: &ConvSpec<I::Acc>,
+    par: Par,
+    stack: &mut MemStack,
+) {
+    let (kernels, n) = (<I::Acc as Element>::kernels(par.isa()), x.shape()[0]);
+    let layout = Layout::new::<I::Acc>(correlation, n);
+    let [packed_len, sums_len, gathered_len, scratch_len] = lens::<I::Acc>(n, correlation, par);
+    let (packed, stack) = aligned::<I::Acc>(stack, packed_len);
+    let (sums, stack) = aligned::<I::Acc>(stack, sums_len);
+    let (gathered, stack) = aligned::<I::Acc>(stack, gathered_len);
+    let (scratch, _) = aligned::<I::Acc>(stack, scratch_len);
+
+    let tiles = correlation.tiles();
+    packed[layout.packed_len()..].iter_mut().for_each(|x| {
+        x.write(num_traits::Zero::zero());
+    });
+    let packed = Buffers::new(packed, 1);
+    par.for_each(n * tiles, &|_, task| {
+        let (image, tile) = (task / tiles, task % tiles);
+        // SAFETY: each image's tile is packed by one task.
+        unsafe { image::pack(packed.as_mut_ptr(), x, (correlation, &layout), (image, tile), kernels) };
+    });
+
+    let (degree, chunks) = (par.degree(), layout.chunks());
+    let pairs = tiles * (tiles + 1) / 2;
+    let gathered = Buffers::new(gathered, degree);
+    let scratch = Buffers::new(scratch, degree);
+    let sums = Buffers::new(sums, if chunks > 1 { pairs * chunks } else { degree });
+    let task = Task { correlation, layout: &layout, kernels, packed: packed.as_ptr() };
+    let output = Output { shared: Shared::new(&mut out), conv, correlation, spec, kernels };
+    par.for_each(pairs * chunks, &|worker, index| {
+        let (pair, chunk) = (TilePair::new(index / chunks, tiles), index % chunks);
+        let slots = Slots::new(correlation, pair, kernels.lanes);
+        // SAFETY: one task at a time has this worker's number, and one task this chunk's sums.
+        let (sums, gathered, scratch) = unsafe {
+            (sums.part(if chunks > 1 { index } else { worker }), gathered.part(worker), scratch.part(worker))
+        };
+        sums[..slots.total].fill(num_traits::Zero::zero());
+        // SAFETY: the images are packed; the buffers have the lengths that were asked for.
+        unsafe { task.accumulate(pair, chunk, sums, gathered) };
+        if chunks == 1 {
+            // SAFETY: this task alone has this pair's part of the output.
+            unsafe { output.write(pair, &slots, sums, 0..correlation.tile_width(pair.tiles[0]), scratch) };
+        }
+    });
+    if chunks == 1 {
+        return;
+    }
+    // The chunks of each pair are added in order, a piece a task; then the factor is written, a channel a task.
+    const PIECE: usize = 1 << 14;
+    let part_len = Slots::largest(correlation, kernels.lanes);
+    let pieces = part_len.div_ceil(PIECE);
+    par.for_each(pairs * pieces, &|_, index| {
+        let (index, piece) = (index / pieces, index % pieces);
+        let slots = Slots::new(correlation, TilePair::new(index, tiles), kernels.lanes);
+        let range = piece * PIECE..slots.total.min((piece + 1) * PIECE);
+        if range.is_empty() {
+            return;
+        }
+        for chunk in 1..chunks {
+            // SAFETY: pieces are disjoint, and this task has its own of each chunk; two distinct ranges of one length.
+            unsafe {
+                let sum = sums.part(index * chunks)[range.clone()].as_mut_ptr();
+                let part = sums.part(index * chunks + chunk)[range.clone()].as_ptr();
+                let one = num_traits::One::one();
+                (kernels.blend)(sum, part, range.len(), one, one);
+            }
+        }
+    });
+    let width = correlation.width;
+    par.for_each(pairs * width, &|worker, index| {
+        let (index, c) = (index / width, index % width);
+        let pair = TilePair::new(index, tiles);
+        if c >= correlation.tile_width(pair.tiles[0]) {
+            return;
+        }
+        // SAFETY: read by all tasks of the pair, written by none; the scratch is this worker's, and this task alone has this channel's
+        // part of the output.
+        unsafe {
+            let slots = Slots::new(correlation, pair, kernels.lanes);
+            output.write(pair, &slots, sums.part(index * chunks), c..c + 1, scratch.part(worker));
+        }
+    });
+}
+
+/// The factor that tasks write.
+struct Output<'a, T: Element> {
+    shared: Shared<'a, T>,
+    conv: &'a Conv,
+    correlation: &'a Correlation,
+    spec: &'a ConvSpec<T>,
+    kernels: &'static crate::engine::kernels::Kernels<T>,
+}
+
+impl<T: Element> Output<'_, T> {
+    /// Writes the entries between channels `channels` of the left tile and all of the right one.
+    ///
+    /// # Safety
+    /// The caller alone has these entries and their mirror images; `sums` hold the pair's slots; `scratch` as the assembly asks.
+    unsafe fn write(&self, pair: TilePair, slots: &Slots, sums: &[T], channels: Range<usize>, scratch: &mut [T]) {
+        let (correlation, order) = (self.correlation, self.conv.order());
+        let mut assembly = Assembly { correlation, pair, slots: *slots, sums: sums.as_ptr(), order, transposed: false };
+        // SAFETY: the caller's contract.
+        unsafe { self.write_side(&assembly, channels.clone(), 0..assembly.shape()[1], scratch) };
+        if order == FeatureOrder::TapsChannel && pair.kind() == Kind::Off {
+            // Below the diagonal lie also the entries of an earlier channel at a later tap.
+            assembly.transposed = true;
+            // SAFETY: the caller's contract.
+            unsafe { self.write_side(&assembly, 0..assembly.shape()[0], channels, scratch) };
+        }
+    }
+
+    /// Rows of channels `rows`, in columns of channels `columns`, both within their tiles.
+    ///
+    /// # Safety
+    /// As [`write`](Output::write).
+    unsafe fn write_side(
+        &self,
+        assembly: &Assembly<'_, T>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        scratch: &mut [T],
+    ) {
+        let conv = self.conv;
+        let (taps, [kz, ky, kx]) = (conv.taps(), conv.axes3().map(|axis| axis.kernel));
+        let [_, width] = assembly.shape();
+        let [left, right] = assembly.pair.tiles.map(|tile| tile * self.correlation.width);
+        let (row_channel, column_channel) = if assembly.transposed { (right, left) } else { (left, right) };
+        let diagonal = assembly.pair.kind() == Kind::Diagonal;
+        let (partial_len, _) = assemble::scratch_len(self.correlation);
+        let (partial, buffer) = scratch.split_at_mut(partial_len);
+        for c in rows.clone() {
+            for outer in 0..kz * ky {
+                // SAFETY: the kernels belong to an ISA this CPU has; the caller's contract.
+                unsafe { (self.kernels.assemble)(assembly, c, [outer / ky, outer % ky], partial, buffer) };
+                for q in 0..kx {
+                    let (tap, line) = (outer * kx + q, &buffer[q * taps * width..(q + 1) * taps * width]);
+                    let row = conv.feature(row_channel + c, tap);
+                    // SAFETY: entries on or below the diagonal, of this task's channels.
+                    let write = |column: usize, line: &[T]| unsafe {
+                        self.shared.blend((row, column), line, self.spec.blend, self.kernels)
+                    };
+                    match assembly.order {
+                        FeatureOrder::ChannelTaps => {
+                            let length = if diagonal { c * taps + tap + 1 } else { width * taps };
+                            write(column_channel * taps, &line[..length]);
+                        }
+                        FeatureOrder::TapsChannel => {
+                            for other in 0..taps {
+                                let end = match other.cmp(&tap) {
+                                    core::cmp::Ordering::Less => columns.end,
+                                    core::cmp::Ordering::Equal if diagonal => columns.end.min(c + 1),
+                                    core::cmp::Ordering::Equal if !assembly.transposed => columns.end,
+                                    _ => continue,
+                                };
+                                if columns.start < end {
+                                    let at = other * width;
+                                    let column = conv.feature(column_channel + columns.start, other);
+                                    write(column, &line[at + columns.start..at + end]);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        if self.spec.triangle != Triangle::Full {
+            return;
+        }
+        // SAFETY (both): the entries and their mirror images are the caller's.
+        match assembly.order {
+            FeatureOrder::ChannelTaps => {
+                let block = |first: usize, channels: &Range<usize>| {
+                    (first + channels.start) * taps..(first + channels.end) * taps
+                };
+                let (rows, columns) = (block(row_channel, &rows), block(column_channel, &columns));
+                // SAFETY: as above.
+                unsafe { mirror(&self.shared, rows, columns, self.kernels) };
+            }
+            FeatureOrder::TapsChannel => {
+                let block = |tap: usize, first: usize, channels: &Range<usize>| {
+                    let at = conv.feature(first, tap);
+                    at + channels.start..at + channels.end
+                };
+                for (t, other) in (0..taps).flat_map(|t| (0..=t).map(move |other| (t, other))) {
+                    if t == other && assembly.transposed {
+                        continue;
+                    }
+                    let (rows, columns) = (block(t, row_channel, &rows), block(other, column_channel, &columns));
+                    // SAFETY: as above.
+                    unsafe { mirror(&self.shared, rows, columns, self.kernels) };
+                }
+            }
+        }
+    }
+}

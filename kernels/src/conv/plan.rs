@@ -1,0 +1,114 @@
+//! How a convolution's covariance is computed: a pure function of its geometry and the instruction set's panel width.
+
+use super::correlation::Correlation;
+use super::geometry::Conv;
+use crate::element::Element;
+use crate::par::Par;
+use core::fmt;
+
+/// The correlation form must save at least this part of the multiply-adds: its products are shorter, and its blocks are added up.
+const LEAST_GAIN: f64 = 1.1;
+
+/// The algorithm.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// One tap, read at every sample: the covariance of the pixels.
+    Pixels,
+    /// Products of shifted images.
+    Correlation(Correlation),
+    /// A symmetric update whose patches are formed while packing.
+    Unfold,
+}
+
+/// What is computed for each group of channels of a convolution, decided once for a geometry. Printable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    conv: Conv,
+    form: Form,
+}
+
+impl Plan {
+    /// The plan with fewest multiply-adds for elements `T` on `par`'s instruction set.
+    pub fn new<T: Element>(conv: &Conv, par: Par) -> Plan {
+        let correlation = Correlation::new(conv, T::kernels(par.isa()).nr);
+        let pixels = conv.axes3().iter().all(|axis| axis.kernel == 1 && axis.stride == 1 && axis.padding == [0, 0]);
+        let gain = unfold_multiply_adds(conv) as f64 / correlation.multiply_adds() as f64;
+        let form = match () {
+            () if pixels => Form::Pixels,
+            () if gain >= LEAST_GAIN => Form::Correlation(correlation),
+            () => Form::Unfold,
+        };
+        Plan { conv: *conv, form }
+    }
+
+    /// The correlation form, whatever it gains: for comparisons.
+    pub fn correlation<T: Element>(conv: &Conv, par: Par) -> Plan {
+        Plan { conv: *conv, form: Form::Correlation(Correlation::new(conv, T::kernels(par.isa()).nr)) }
+    }
+
+    /// Implicit unfolding, whatever the correlation form would gain: for comparisons.
+    pub fn unfold(conv: &Conv) -> Plan {
+        Plan { conv: *conv, form: Form::Unfold }
+    }
+
+    /// The convolution.
+    pub fn conv(&self) -> &Conv {
+        &self.conv
+    }
+
+    /// The algorithm.
+    pub fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// Multiply-adds for each image, all groups.
+    pub fn multiply_adds(&self) -> u64 {
+        match &self.form {
+            Form::Correlation(correlation) => correlation.multiply_adds() * self.conv.groups() as u64,
+            Form::Pixels | Form::Unfold => unfold_multiply_adds(&self.conv) * self.conv.groups() as u64,
+        }
+    }
+
+    /// Multiply-adds for each image that a symmetric update of the unfolded images takes, all groups.
+    pub fn unfold_multiply_adds(&self) -> u64 {
+        unfold_multiply_adds(&self.conv) * self.conv.groups() as u64
+    }
+}
+
+/// Of one group: the lower triangle, at each output.
+fn unfold_multiply_adds(conv: &Conv) -> u64 {
+    let features = conv.features() as u64;
+    features * (features + 1) / 2 * conv.positions() as u64
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gain = self.unfold_multiply_adds() as f64 / self.multiply_adds() as f64;
+        let name = match &self.form {
+            Form::Pixels => "pixels",
+            Form::Correlation(_) => "correlation",
+            Form::Unfold => "implicit unfold",
+        };
+        write!(
+            f,
+            "{name}: {:.3e} multiply-adds an image, {gain:.2}x fewer than unfolding",
+            self.multiply_adds() as f64
+        )?;
+        if let Form::Correlation(correlation) = &self.form {
+            let tiles = correlation.tiles();
+            write!(f, "; {} products", correlation.diagonal.list.len())?;
+            if tiles > 1 {
+                write!(f, " ({} between tiles)", correlation.off.list.len())?;
+            }
+            write!(
+                f,
+                " over {} segments, {tiles} tiles of {} channels",
+                correlation.diagonal.accumulators, correlation.width
+            )?;
+        }
+        if self.conv.groups() > 1 {
+            write!(f, ", {} groups", self.conv.groups())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! Covariances of convolutions against an explicit unfold.
+
+mod exact;
