@@ -32,6 +32,7 @@ impl Family {
             Job::Covariance { .. }
             | Job::CovarianceBf16 { .. }
             | Job::CovarianceReduce { .. }
+            | Job::ConvCovariance { .. }
             | Job::Moments { .. } => Family::Covariance,
             Job::Product { .. } | Job::Foof { .. } | Job::FoofLowRank { .. } | Job::Kfac { .. } => Family::Product,
             Job::Inverse { .. } | Job::Cholesky { .. } | Job::Solve { .. } => Family::Inverse,

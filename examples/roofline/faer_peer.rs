@@ -1,14 +1,16 @@
 //! faer on the same work, where it has it: its fastest way with the same inputs and outputs.
 
 use super::data::{DAMPING, RATE, covariance_matrix, uniform};
-use super::jobs::Job;
+use super::jobs::{Images, Job};
 use super::ours::Work;
 use dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt;
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::reborrow::ReborrowMut;
 use faer::{Accum, Mat, MatMut, MatRef};
 use foof_kernels::{Par, Triangle};
+use rayon::prelude::*;
 
 /// Orders up to here run on one thread, as ours do: starting threads would only slow faer down.
 const SMALL: usize = 32;
@@ -31,6 +33,7 @@ fn threads(par: Par, n: usize) -> faer::Par {
 pub fn work(job: Job, ours: Par) -> Option<Work> {
     let work: Work = match job {
         Job::Covariance { n, d, triangle } => covariance(n, d, triangle, ours),
+        Job::ConvCovariance { images, triangle } => conv_covariance(images, triangle, ours),
         Job::Inverse { n, triangle } => inverse(n, triangle, ours),
         Job::Cholesky { n } => {
             let (a, mut out, par) = (square(n, ours), Mat::zeros(n, n), threads(ours, n));
@@ -92,23 +95,64 @@ fn square(n: usize, par: Par) -> Mat<f32> {
 
 fn covariance(n: usize, d: usize, triangle: Triangle, ours: Par) -> Work {
     let (x, mut out, par) = (uniform(n * d, 1), Mat::<f32>::zeros(d, d), threads(ours, d));
+    Box::new(move || symmetric_update(out.as_mut(), mat(&x, [n, d]), 1.0 / n as f32, triangle, par))
+}
+
+/// `out <- alpha X^T X`
+fn symmetric_update(mut out: MatMut<'_, f32>, x: MatRef<'_, f32>, alpha: f32, triangle: Triangle, par: faer::Par) {
+    triangular::matmul(
+        out.rb_mut(),
+        BlockStructure::TriangularLower,
+        Accum::Replace,
+        x.transpose(),
+        BlockStructure::Rectangular,
+        x,
+        BlockStructure::Rectangular,
+        alpha,
+        par,
+    );
+    if triangle == Triangle::Full {
+        mirror(out);
+    }
+}
+
+/// Unfolds, as everyone does, a group at a time, and updates.
+fn conv_covariance(images: Images, triangle: Triangle, ours: Par) -> Work {
+    let (conv, n) = (images.conv(), images.n);
+    let (groups, d, rows) = (conv.groups(), conv.features(), n * conv.positions());
+    let channels = images.c / groups;
+    let x = uniform(conv.input_shape(n).iter().product(), 1);
+    let mut unfolded = vec![0.0; rows * d];
+    let (mut out, par) = (Mat::<f32>::zeros(d, d), threads(ours, d));
+    let alpha = 1.0 / n as f32;
     Box::new(move || {
-        let x = mat(&x, [n, d]);
-        triangular::matmul(
-            out.as_mut(),
-            BlockStructure::TriangularLower,
-            Accum::Replace,
-            x.transpose(),
-            BlockStructure::Rectangular,
-            x,
-            BlockStructure::Rectangular,
-            1.0 / n as f32,
-            par,
-        );
-        if triangle == Triangle::Full {
-            mirror(out.as_mut());
+        for group in 0..groups {
+            unfold(&mut unfolded, &x, images, group * channels..(group + 1) * channels);
+            // Features are rows, as they are written.
+            let patches = MatRef::from_row_major_slice(&unfolded, d, rows);
+            symmetric_update(out.as_mut(), patches.transpose(), alpha, triangle, par);
         }
     })
+}
+
+/// `[features, images and outputs]`, a feature on each thread of the pool.
+fn unfold(out: &mut [f32], x: &[f32], images: Images, channels: std::ops::Range<usize>) {
+    let Images { n, c, h, k, .. } = images;
+    let axis = images.conv().axes3()[2];
+    let side = axis.outputs();
+    let rows = n * side * side;
+    out.par_chunks_exact_mut(rows).enumerate().for_each(|(feature, out)| {
+        let (channel, p, q) = (channels.start + feature / (k * k), feature / k % k, feature % k);
+        for (line, out) in out.chunks_exact_mut(side).enumerate() {
+            let (image, y) = (line / side, line % side);
+            let Some(y) = axis.sample(y, p) else {
+                out.fill(0.0);
+                continue;
+            };
+            let row = &x[((image * c + channel) * h + y) * h..][..h];
+            out.iter_mut().enumerate().for_each(|(at, out)| *out = axis.sample(at, q).map_or(0.0, |at| row[at]));
+        }
+    });
 }
 
 fn inverse(n: usize, triangle: Triangle, ours: Par) -> Work {

@@ -1,6 +1,57 @@
 //! What is measured: kernels at shapes, named as in the peers' JSON, with the operations a symmetric algorithm needs.
 
-use foof_kernels::Triangle;
+use foof_kernels::conv::{Axis, Conv, Plan};
+use foof_kernels::{Par, Triangle};
+
+/// A square convolution of `n` square images.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Images {
+    /// Images.
+    pub n: usize,
+    /// Input channels.
+    pub c: usize,
+    /// Side of an image.
+    pub h: usize,
+    /// Side of the kernel.
+    pub k: usize,
+    /// Padding on each side.
+    pub p: usize,
+    /// Stride.
+    pub s: usize,
+    /// Groups.
+    pub groups: usize,
+}
+
+impl Images {
+    const fn new(n: usize, c: usize, h: usize, k: usize, p: usize) -> Images {
+        Images { n, c, h, k, p, s: 1, groups: 1 }
+    }
+
+    /// The geometry.
+    pub fn conv(self) -> Conv {
+        let axis = Axis::new(self.h, self.k).stride(self.s).padding(self.p);
+        let conv = Conv::new(self.c, self.c, [axis, axis]).and_then(|conv| conv.with_groups(self.groups));
+        conv.expect("the shapes are convolutions")
+    }
+
+    /// Small and large kernels at stride 1, the rows of the peers first; then down-sampling, depthwise, and single pixels.
+    const ALL: [Images; 14] = [
+        Images::new(32, 3, 32, 3, 1),
+        Images::new(32, 64, 32, 3, 1),
+        Images::new(32, 128, 16, 3, 1),
+        Images::new(32, 256, 8, 3, 1),
+        Images::new(32, 512, 4, 3, 1),
+        Images::new(32, 16, 28, 5, 2),
+        Images::new(8, 64, 56, 3, 1),
+        Images::new(8, 3, 224, 7, 3),
+        Images { s: 2, ..Images::new(8, 64, 56, 3, 1) },
+        Images { s: 2, ..Images::new(8, 128, 28, 3, 1) },
+        Images { s: 2, ..Images::new(8, 3, 224, 7, 3) },
+        Images { groups: 128, ..Images::new(8, 128, 28, 3, 1) },
+        Images::new(8, 256, 28, 1, 0),
+        Images { s: 2, ..Images::new(8, 256, 28, 1, 0) },
+    ];
+}
 
 /// One kernel at one shape. Lengths are the mathematics' letters: `n` datapoints or order, `d`/`i` inputs, `o` outputs.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -11,6 +62,8 @@ pub enum Job {
     CovarianceBf16 { n: usize, d: usize },
     /// Rows that are sums over `t` positions, lower triangle.
     CovarianceReduce { n: usize, t: usize, d: usize },
+    /// The input factor of a convolution, NCHW, features `(channel, taps)`.
+    ConvCovariance { images: Images, triangle: Triangle },
     /// EK-FAC's second moments.
     Moments { n: usize, o: usize, i: usize },
     /// `(A + damping I)^-1`.
@@ -40,6 +93,8 @@ impl Job {
         }
         jobs.push(Job::CovarianceBf16 { n: 4096, d: 1024 });
         jobs.push(Job::CovarianceReduce { n: 100, t: 256, d: 512 });
+        jobs.extend(Images::ALL.map(|images| Job::ConvCovariance { images, triangle: Lower }));
+        jobs.extend([&Images::ALL[1], &Images::ALL[4]].map(|&images| Job::ConvCovariance { images, triangle: Full }));
         jobs.push(Job::Moments { n: 100, o: 1000, i: 1000 });
         jobs.extend([4, 8, 16, 32, 256, 512, 1024, 2048, 4096].map(|n| Job::Inverse { n, triangle: Full }));
         jobs.extend([256, 512, 1024, 2048, 4096].map(|n| Job::Inverse { n, triangle: Lower }));
@@ -60,6 +115,8 @@ impl Job {
             Job::Covariance { triangle: Triangle::Lower, .. } => "covariance_lower",
             Job::CovarianceBf16 { .. } => "covariance_bf16",
             Job::CovarianceReduce { .. } => "covariance_reduce",
+            Job::ConvCovariance { triangle: Triangle::Lower, .. } => "conv_covariance",
+            Job::ConvCovariance { triangle: Triangle::Full, .. } => "conv_covariance_full",
             Job::Moments { .. } => "ekfac_moments",
             Job::Inverse { triangle: Triangle::Full, .. } => "damped_inverse",
             Job::Inverse { triangle: Triangle::Lower, .. } => "damped_inverse_lower",
@@ -77,6 +134,11 @@ impl Job {
         match self {
             Job::Covariance { n, d, .. } | Job::CovarianceBf16 { n, d } => format!("N={n} d={d}"),
             Job::CovarianceReduce { n, t, d } => format!("N={n} T={t} d={d}"),
+            Job::ConvCovariance { images: Images { n, c, h, k, p, s, groups }, .. } => {
+                let stride = if s > 1 { format!(" s={s}") } else { String::new() };
+                let groups = if groups > 1 { format!(" g={groups}") } else { String::new() };
+                format!("N={n} C={c} H={h} k={k} p={p}{stride}{groups}")
+            }
             Job::Moments { n, o, i } => format!("N={n} o={o} i={i}"),
             Job::Inverse { n, .. } | Job::Cholesky { n } | Job::Product { n } => format!("n={n}"),
             Job::Solve { n, cols } => format!("n={n} cols={cols}"),
@@ -85,12 +147,28 @@ impl Job {
         }
     }
 
-    /// Useful operations: an addition and a multiplication count one each, symmetry is used where there is any.
+    /// Operations really done where they are fewer than [`flops`](Job::flops) counts: the correlation form's.
+    pub fn real_flops(self, par: Par) -> Option<f64> {
+        match self {
+            Job::ConvCovariance { images, .. } => {
+                let plan = Plan::new::<f32>(&images.conv(), par);
+                Some(2.0 * plan.multiply_adds() as f64 * images.n as f64)
+            }
+            _ => None,
+        }
+    }
+
+    /// Useful operations: an addition and a multiplication count one each, symmetry is used where there is any. Of a convolution's
+    /// covariance, those of a symmetric update of the unfolded images.
     pub fn flops(self) -> f64 {
         let f = |n: usize| n as f64;
         match self {
             Job::Covariance { n, d, .. } | Job::CovarianceBf16 { n, d } => f(n) * f(d) * f(d),
             Job::CovarianceReduce { n, t, d } => f(n) * f(d) * (f(t) + f(d)),
+            Job::ConvCovariance { images, .. } => {
+                let conv = images.conv();
+                f(images.n) * f(conv.positions()) * f(conv.groups()) * f(conv.features()).powi(2)
+            }
             Job::Moments { n, o, i } => 2.0 * f(n) * f(o) * f(i),
             Job::Inverse { n, .. } => f(n).powi(3),
             Job::Cholesky { n } => f(n).powi(3) / 3.0,

@@ -26,7 +26,8 @@ use std::process::ExitCode;
 /// Measures the FMA peak of this machine, then every kernel as a fraction of it and against faer on the same work.
 ///
 /// Rows are named by kernel and shape. "of peak" is useful operations per second (those a symmetric algorithm needs: n² k for
-/// X^T X, n³ for an inverse) over the peak. "speedup" is the best peer's time over ours. Rows `..._scaling` compare all
+/// X^T X, n³ for an inverse) over the peak; for a convolution's covariance "GFLOP/s" counts what unfolding would take,
+/// and "of peak" the operations really done. "speedup" is the best peer's time over ours. Rows `..._scaling` compare all
 /// threads with one. Times are the best of several repeats, ours and the peers' taken in turns. Nothing else should run.
 ///
 /// The environment variable FOOF_ISA (avx512, avx2, portable) forces the instruction set.
@@ -94,7 +95,7 @@ impl Plan {
             ways.extend(faer_peer::work(self.job, par));
         }
         let seconds = timing::race(&mut ways, repeats);
-        let mut row = Row::new(self.kernel(), self.job, seconds[0]);
+        let mut row = Row::new(self.kernel(), self.job, par, seconds[0]);
         seconds[1..].iter().for_each(|&peer_seconds| row.meet(peer, peer_seconds));
         row
     }
@@ -104,6 +105,9 @@ impl Plan {
 fn scales(job: Job) -> bool {
     match job {
         Job::Covariance { n, triangle, .. } => n >= 1000 && triangle == foof_kernels::Triangle::Lower,
+        Job::ConvCovariance { images, triangle } => {
+            images.s == 1 && images.groups == 1 && images.k > 1 && triangle == foof_kernels::Triangle::Lower
+        }
         Job::Inverse { n, triangle } => n >= 1024 && triangle == foof_kernels::Triangle::Lower,
         Job::Foof { o, .. } | Job::Kfac { o, .. } => o >= 512,
         _ => false,

@@ -1,11 +1,12 @@
 //! Our side of every job.
 
 use super::data::{DAMPING, RATE, covariance_matrix, dense, uniform};
-use super::jobs::Job;
+use super::jobs::{Images, Job};
 use dyn_stack::{MemBuffer, MemStack, StackReq};
+use foof_kernels::conv::{self, ConvSpec, Plan};
 use foof_kernels::covariance::{self, Bias, Sharing, Spec, covariance, squared_product, squared_product_scratch};
 use foof_kernels::product::{product, product_scratch};
-use foof_kernels::{Blend, Input, MatMut, MatRef, Par, Triangle, View, cholesky};
+use foof_kernels::{Blend, Input, MatMut, MatRef, Par, Triangle, View, ViewMut, cholesky};
 
 /// A job with its inputs, output and scratch, ready to be called any number of times.
 pub type Work = Box<dyn FnMut()>;
@@ -32,6 +33,7 @@ pub fn work(job: Job, par: Par) -> Work {
             let spec = Spec { sharing: Sharing::Reduce, reduce_scale: 1.0 / t as f32, ..dense(n, Triangle::Lower) };
             second_moment(uniform(n * t * d, 1), [n, t, d], spec, par)
         }
+        Job::ConvCovariance { images, triangle } => conv_covariance(images, triangle, par),
         Job::Moments { n, o, i } => {
             let (e, x, mut out) = (uniform(n * o, 1), uniform(n * i, 2), vec![0.0; o * i]);
             with_scratch(squared_product_scratch::<f32>(o, i, n, par), move |stack| {
@@ -100,6 +102,20 @@ fn second_moment<I: Input<Acc = f32>>(x: Vec<I>, shape: [usize; 3], spec: Spec<'
     with_scratch(covariance::scratch::<f32>(shape, Bias::Without, spec.sharing, par), move |stack| {
         let x = View::new(&x, shape).expect("the buffer has the shape's length");
         covariance(mat_mut(&mut out, [d, d]), x, &spec, par, stack);
+    })
+}
+
+fn conv_covariance(images: Images, triangle: Triangle, par: Par) -> Work {
+    let (conv, n) = (images.conv(), images.n);
+    let plan = Plan::new::<f32>(&conv, par);
+    let shape = conv.input_shape(n);
+    let out_shape = [conv.groups(), conv.factor_size(), conv.factor_size()];
+    let (x, mut out) = (uniform(shape.iter().product(), 1), vec![0.0; out_shape.iter().product()]);
+    let spec = ConvSpec { sharing: Sharing::Expand, triangle, blend: Blend::set(1.0 / n as f32) };
+    with_scratch(conv::scratch::<f32>(n, &plan, Sharing::Expand, par), move |stack| {
+        let x = View::new(&x, shape).expect("the buffer has the shape's length");
+        let out = ViewMut::new(&mut out, out_shape).expect("the buffer has the shape's length");
+        conv::covariance(out, x, &plan, &spec, par, stack);
     })
 }
 

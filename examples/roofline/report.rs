@@ -1,6 +1,7 @@
 //! What a run found: rows, the peers' file, the table and the JSON.
 
 use super::jobs::Job;
+use foof_kernels::Par;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::path::Path;
@@ -29,7 +30,10 @@ pub struct Row {
     pub seconds: f64,
     /// Useful rate.
     pub gflops: f64,
-    /// Of the machine's peak.
+    /// The rate of the operations really done, where these are fewer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub real_gflops: Option<f64>,
+    /// Of the machine's peak: the real rate where there is one.
     pub of_peak: f64,
     /// The fastest peer, if any has the operation.
     pub peer: Option<String>,
@@ -41,9 +45,19 @@ pub struct Row {
 
 impl Row {
     /// A row without a peer; its fraction of peak is set by [`Report::set_peak`].
-    pub fn new(kernel: String, job: Job, seconds: f64) -> Row {
-        let gflops = job.flops() / seconds / 1e9;
-        Row { kernel, shape: job.shape(), seconds, gflops, of_peak: 0.0, peer: None, peer_seconds: None, speedup: None }
+    pub fn new(kernel: String, job: Job, par: Par, seconds: f64) -> Row {
+        let rate = |flops: f64| flops / seconds / 1e9;
+        Row {
+            kernel,
+            shape: job.shape(),
+            seconds,
+            gflops: rate(job.flops()),
+            real_gflops: job.real_flops(par).map(rate),
+            of_peak: 0.0,
+            peer: None,
+            peer_seconds: None,
+            speedup: None,
+        }
     }
 
     /// Takes the peer if it is the first or the fastest so far.
@@ -88,7 +102,7 @@ impl Report {
     /// Fractions of the peak, once it is known.
     pub fn set_peak(&mut self, peak_gflops: f64) {
         self.peak_gflops = peak_gflops;
-        self.rows.iter_mut().for_each(|row| row.of_peak = row.gflops / peak_gflops);
+        self.rows.iter_mut().for_each(|row| row.of_peak = row.real_gflops.unwrap_or(row.gflops) / peak_gflops);
     }
 
     /// Lets every row meet the peers of its kernel and shape.
