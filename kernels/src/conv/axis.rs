@@ -177,6 +177,11 @@ impl AxisPlan {
         &self.pairs[p * self.kernel + q]
     }
 
+    /// Segments of the groups before `group`.
+    pub(crate) fn groups_before(&self, group: usize) -> usize {
+        self.groups[..group].iter().map(|group| group.segments.len()).sum()
+    }
+
     /// The most segments in one window.
     pub(crate) fn longest_window(&self) -> usize {
         self.pairs.iter().map(|pair| pair.segments.len()).max().unwrap_or(0)

@@ -1,6 +1,6 @@
 //! The covariance of a convolution's patches, by the plan of its geometry.
 
-use super::assemble::{self, Assembly};
+use super::assemble::{Assembly, STRIP, Scratch};
 use super::correlate::{SLAB, Slots, Task, TilePair, gathered_len};
 use super::correlation::{Correlation, Kind};
 use super::geometry::{Conv, FeatureOrder};
@@ -320,13 +320,12 @@ fn lens<T: Element>(n: usize, correlation: &Correlation, par: Par) -> [usize; 4]
     let lanes = T::kernels(par.isa()).lanes;
     let pairs = correlation.tiles() * (correlation.tiles() + 1) / 2;
     let held = if layout.chunks() > 1 { pairs * layout.chunks() } else { par.degree() };
-    let (partial, rows) = assemble::scratch_len(correlation);
     let sums = Slots::largest(correlation, lanes).next_multiple_of(lanes);
     [
         layout.packed_len() + slack::<T>(par),
         sums * held,
         gathered_len(correlation) * par.degree(),
-        (partial + rows) * par.degree(),
+        Scratch::new(correlation, lanes).total() * par.degree(),
     ]
 }
 
@@ -387,7 +386,7 @@ fn correlate<I: Input>(
     if chunks == 1 {
         return;
     }
-    // The chunks of each pair are added in order, a piece a task; then the factor is written, a channel a task.
+    // The chunks of each pair are added in order, a piece a task; then the factor is written, some channels a task.
     const PIECE: usize = 1 << 14;
     let part_len = Slots::largest(correlation, kernels.lanes);
     let pieces = part_len.div_ceil(PIECE);
@@ -408,18 +407,19 @@ fn correlate<I: Input>(
             }
         }
     });
-    let width = correlation.width;
-    par.for_each(pairs * width, &|worker, index| {
-        let (index, c) = (index / width, index % width);
+    let strips = correlation.width.div_ceil(STRIP);
+    par.for_each(pairs * strips, &|worker, index| {
+        let (index, strip) = (index / strips, index % strips);
         let pair = TilePair::new(index, tiles);
-        if c >= correlation.tile_width(pair.tiles[0]) {
+        let channels = strip * STRIP..correlation.tile_width(pair.tiles[0]).min((strip + 1) * STRIP);
+        if channels.is_empty() {
             return;
         }
-        // SAFETY: read by all tasks of the pair, written by none; the scratch is this worker's, and this task alone has this channel's
-        // part of the output.
+        // SAFETY: read by all tasks of the pair, written by none; the scratch is this worker's, and this task alone has these
+        // channels' part of the output.
         unsafe {
             let slots = Slots::new(correlation, pair, kernels.lanes);
-            output.write(pair, &slots, sums.part(index * chunks), c..c + 1, scratch.part(worker));
+            output.write(pair, &slots, sums.part(index * chunks), channels, scratch.part(worker));
         }
     });
 }
@@ -468,14 +468,17 @@ impl<T: Element> Output<'_, T> {
         let [left, right] = assembly.pair.tiles.map(|tile| tile * self.correlation.width);
         let (row_channel, column_channel) = if assembly.transposed { (right, left) } else { (left, right) };
         let diagonal = assembly.pair.kind() == Kind::Diagonal;
-        let (partial_len, _) = assemble::scratch_len(self.correlation);
-        let (partial, buffer) = scratch.split_at_mut(partial_len);
-        for c in rows.clone() {
-            for outer in 0..kz * ky {
-                // SAFETY: the kernels belong to an ISA this CPU has; the caller's contract.
-                unsafe { (self.kernels.assemble)(assembly, c, [outer / ky, outer % ky], partial, buffer) };
-                for q in 0..kx {
-                    let (tap, line) = (outer * kx + q, &buffer[q * taps * width..(q + 1) * taps * width]);
+        let lens = Scratch::new(self.correlation, self.kernels.lanes);
+        for (strip, outer) in rows.clone().step_by(STRIP).flat_map(|c| (0..kz * ky).map(move |outer| (c, outer))) {
+            let [partial, blocks, square, buffer] = lens.split(scratch);
+            let channels = (strip, STRIP.min(rows.end - strip));
+            let outer_taps = [outer / ky, outer % ky];
+            let memory = [partial, blocks, square, &mut *buffer];
+            // SAFETY: the kernels belong to an ISA this CPU has; the caller's contract.
+            unsafe { (self.kernels.assemble)(assembly, channels, outer_taps, &lens, memory) };
+            for (q, lines) in buffer.chunks_exact(STRIP * taps * width).enumerate().take(kx) {
+                let tap = outer * kx + q;
+                for (line, c) in lines.chunks_exact(taps * width).zip(strip..strip + channels.1) {
                     let row = conv.feature(row_channel + c, tap);
                     // SAFETY: entries on or below the diagonal, of this task's channels.
                     let write = |column: usize, line: &[T]| unsafe {

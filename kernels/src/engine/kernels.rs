@@ -3,7 +3,7 @@
 use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
 use crate::cholesky::leaf::{self, Block, LeafOp};
-use crate::conv::assemble::Assembly;
+use crate::conv::assemble::{Assembly, Scratch};
 use crate::isa::{Isa, Level};
 
 /// Row counts a register tile is compiled for: powers of two up to the ISA's.
@@ -29,7 +29,7 @@ pub struct Kernels<T: 'static> {
     /// See [`leaf::leaf`].
     pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>) -> usize,
     /// See [`Assembly::rows`].
-    pub(crate) assemble: unsafe fn(&Assembly<'_, T>, usize, [usize; 2], &mut [T], &mut [T]),
+    pub(crate) assemble: unsafe fn(&Assembly<'_, T>, (usize, usize), [usize; 2], &Scratch, [&mut [T]; 4]),
     /// See [`rows::fma_chains`].
     pub(crate) fma_chains: unsafe fn(usize) -> T,
 }
@@ -90,10 +90,11 @@ macro_rules! table {
             }
             $(#[$feature])?
             unsafe fn assemble(
-                assembly: &Assembly<'_, $t>, c: usize, outer: [usize; 2], partial: &mut [$t], rows: &mut [$t],
+                assembly: &Assembly<'_, $t>, channels: (usize, usize), outer: [usize; 2], scratch: &Scratch,
+                memory: [&mut [$t]; 4],
             ) {
                 // SAFETY: see above.
-                unsafe { assembly.rows::<S>(c, outer, partial, rows) }
+                unsafe { assembly.rows::<S>(channels, outer, scratch, memory) }
             }
             $(#[$feature])?
             unsafe fn fma_chains(rounds: usize) -> $t {

@@ -32,11 +32,12 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`: rounded once where the instruction set has it, twice on the portable path.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// Transposes a square of LANES: `dst[j * dst_step + i] <- src[i * src_step + j]`.
+    /// Transposes a square of LANES: `dst[j * dst_step + i] <- src[i * src_step + j]`, whole columns, stored in the order of `j`: where they
+    /// overlap, the later one stays.
     #[inline(always)]
     unsafe fn transpose_square(dst: *mut T, dst_step: usize, src: *const T, src_step: isize) {
-        for i in 0..Self::LANES {
-            for j in 0..Self::LANES {
+        for j in 0..Self::LANES {
+            for i in 0..Self::LANES {
                 // SAFETY: the caller vouches for the square on both sides.
                 unsafe { *dst.add(j * dst_step + i) = *src.offset(i as isize * src_step + j as isize) }
             }
