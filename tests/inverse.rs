@@ -139,8 +139,7 @@ fn inverses_within_bound<T: Element>(condition: f64, largest: usize) {
         let damped = a.damped(0.25);
         let oracle = damped.inverse();
         let (trace, trace_inverse) = (damped.trace(), oracle.trace());
-        // Three sweeps of n terms each, two roundings a term on the portable path.
-        let residual_bound = bounds::inverse_residual(format, trace, trace_inverse, 2 * n + 4);
+        let residual_bound = bounds::inverse_residual(format, trace, trace_inverse, bounds::sweep(n));
         assert!(residual_bound < 1.0, "n = {n}: the bound says nothing: {residual_bound:e}");
         for (isa, got) in for_every_par(&format!("n = {n}"), |par| {
             inverse(&a, damping, Triangle::Full, Layout::RowMajor, par).elements()
@@ -170,7 +169,8 @@ fn every_layout_gives_the_same_inverse() {
             // Layouts choose which side of a product is the panel's, and so the order of sums: equal up to both residuals.
             let got = inverse::<f64>(&a, 0.5, Triangle::Full, layout, par).dense();
             let damped = a.damped(0.5);
-            let bound = 2.0 * bounds::inverse_residual(Format::of::<f64>(), damped.trace(), expected.trace(), 150);
+            let bound = 2.0
+                * bounds::inverse_residual(Format::of::<f64>(), damped.trace(), expected.trace(), bounds::sweep(75));
             let off = damped.matmul(&got.minus(&expected)).frobenius();
             assert!(off <= bound, "{par:?} {layout:?}: off by {off:e}, bound {bound:e}");
         }
@@ -224,7 +224,7 @@ fn a_large_inverse_passes_a_random_vector_check() {
     let v = random.normals(n, 1);
     let damped = a.damped(0.125);
     // Every eigenvalue is at least 0.125 up to the rounding of A, which a ninth more covers.
-    let bound = bounds::inverse_residual(Format::of::<f64>(), damped.trace(), 9.0 * n as f64, 2 * n);
+    let bound = bounds::inverse_residual(Format::of::<f64>(), damped.trace(), 9.0 * n as f64, bounds::sweep(n));
     assert!(bound < 1.0, "the bound says something: {bound:e}");
     for par in isas() {
         let inverse = inverse::<f64>(&a, 0.125, Triangle::Full, Layout::RowMajor, par).dense();

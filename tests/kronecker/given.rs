@@ -1,6 +1,6 @@
 //! Steps with factors and eigenvectors that are given: exact on integers, within the derived bound on reals.
 
-use crate::{inverse_of, with_one};
+use crate::with_one;
 use foof::inverse::{damped_cholesky_alloc, damped_inverse_alloc};
 use foof::kronecker::{
     Eigenbasis, Factor, Gradient, ekfac_step_alloc, exact_step_alloc, foof_step_alloc, kfac_step_alloc,
@@ -285,8 +285,10 @@ fn cholesky_factors_and_inverses<T: Element>() {
                 let u = gradient_of(&problem, format);
                 let format_matrix = |matrix: &Dense| Approx::exact(matrix.clone(), format);
                 // Order of the products does not matter to these norms, up to rounding that the doubled error covers.
-                let by_inverse =
-                    inverse_of(&format_matrix(&b), lambda).matmul(&u).matmul(&inverse_of(&format_matrix(&a), lambda));
+                let by_inverse = format_matrix(&b)
+                    .damped_inverse(lambda)
+                    .matmul(&u)
+                    .matmul(&format_matrix(&a).damped_inverse(lambda));
                 let what = format!("{par:?}: {shape:?} {form:?}");
                 let layouts = [Layout::RowMajor; 2];
                 let inverses = (Given::Inverse(p_a.clone()), Given::Inverse(p_b.clone()));

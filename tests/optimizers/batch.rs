@@ -83,14 +83,6 @@ pub fn never() -> Schedule {
     Schedule { period: 1000, observe: 1, initial: 1, order: Order::StepFirst }
 }
 
-/// A damped inverse in a format, as our kernels may compute it: they round up to three times as often as
-/// `Approx` counts (`n + 1` roundings in a sweep, ours `2 n + 4`).
-pub fn damped_inverse(a: &Approx, lambda: f64) -> Approx {
-    let inverse = a.damped_inverse(lambda);
-    let error = 3.0 * inverse.error;
-    inverse.with_error(error)
-}
-
 pub fn approx<T: Element>(matrix: &Owned<T>) -> Approx {
     Approx::exact(matrix.dense(), Format::of::<T>())
 }

@@ -1,6 +1,6 @@
 //! EK-FAC, exact damping, FOOF matched to K-FAC, cosines: against the dense oracles.
 
-use crate::batch::{Batch, Owned, damped_inverse, dense_layers, layer_approx, never, preconditioned};
+use crate::batch::{Batch, Owned, dense_layers, layer_approx, never, preconditioned};
 use foof::layer::Layer;
 use foof::optim::{
     Ekfac, EkfacOptions, Foof, FoofDamping, FoofOptions, FoofScale, Kfac, KfacDamping, KfacOptions, Optimizer,
@@ -137,7 +137,7 @@ fn foof_matched_to_kfac() {
             // The damping's own error moves the matrix that is inverted.
             let inverse = |m: &Approx, lambda: foof_oracle::approx::Scalar| {
                 let moved = (m.value.rows as f64).sqrt() * lambda.error;
-                damped_inverse(&m.clone().with_error(m.error + moved), lambda.value)
+                m.clone().with_error(m.error + moved).damped_inverse(lambda.value)
             };
             let own = u.matmul(&inverse(&a, lambda_a));
             let full = inverse(&b, lambda_b).matmul(&own);
