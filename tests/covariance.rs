@@ -55,7 +55,7 @@ where
     I::Acc: Element,
 {
     let mut random = Random::new(1);
-    for [n, t, d] in [[1, 1, 1], [5, 1, 9], [3, 4, 17], [7, 2, 49], [2, 3, 100]] {
+    for [n, t, d] in [[1, 1, 1], [5, 1, 9], [3, 4, 17], [2, 1, 48], [7, 2, 49], [2, 3, 100]] {
         let x = random.integers(n * t, d, 4);
         let centre: Vec<f64> = (0..d).map(|_| random.integer(2)).collect();
         let zero = vec![0.0; d];

@@ -47,15 +47,17 @@ fn factors_multiply_back_to_the_matrix() {
     factors_within_bound::<f64>(1e10);
 }
 
-/// `A = L L^T` with small integers and powers of two on the diagonal: every operation is exact.
+/// `A = L L^T` with small integers, multiples of their column's pivot: every sum, root and quotient is exact, and a product with the
+/// pivot's rounded reciprocal is not (21 times a rounded seventh is not 3 in single precision).
 #[test]
 fn integer_factors_are_found_exactly() {
     let mut random = Random::new(8);
     for n in sizes() {
+        let pivots: Vec<f64> = (0..n).map(|_| 1.0 + random.below(15) as f64).collect();
         let l = Dense::from_fn(n, n, |i, j| match i.cmp(&j) {
             std::cmp::Ordering::Less => 0.0,
-            std::cmp::Ordering::Equal => 2.0,
-            std::cmp::Ordering::Greater => random.integer(2),
+            std::cmp::Ordering::Equal => pivots[j],
+            std::cmp::Ordering::Greater => random.integer(15),
         });
         let a = l.matmul(&l.transpose());
         for par in isas() {

@@ -1,8 +1,10 @@
 //! Preconditioned products against the dense oracles: FOOF, K-FAC, exact damping and EK-FAC; the gradient as a matrix and
 //! low-rank, factors as inverses and as Cholesky factors; and end to end against PyTorch's vectors.
 
-mod given;
+mod exact;
 mod golden;
+mod problem;
+mod reals;
 
 use foof_oracle::Dense;
 use foof_oracle::bounds::Format;
