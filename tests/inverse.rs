@@ -179,6 +179,25 @@ fn every_layout_gives_the_same_inverse() {
     }
 }
 
+/// `4^k A` has a root that is `2^k` times as large and an inverse that is `4^-k` times, to the bit.
+#[test]
+fn scaling_by_powers_of_four_is_exact() {
+    let mut random = Random::new(14);
+    for n in [1, 7, 33, 75] {
+        let a = random.symmetric(&log_spectrum(n, 10.0)).rounded::<f32>();
+        for par in isas() {
+            for power in [-20i32, -3, 5, 16] {
+                let (root, scale) = (f64::from(power).exp2(), f64::from(2 * power).exp2());
+                let factor = |a: &Dense| factor::<f32>(a, Layout::RowMajor, par).expect("positive definite");
+                assert_exact(&factor(&a.scaled(scale)), &factor(&a).scaled(root), "factor");
+                let inverse =
+                    |a: &Dense, damping: f64| inverse(a, damping as f32, Triangle::Full, Layout::RowMajor, par).dense();
+                assert_exact(&inverse(&a.scaled(scale), 0.3 * scale).scaled(scale), &inverse(&a, 0.3), "inverse");
+            }
+        }
+    }
+}
+
 fn solves_within_bound<T: Element>() {
     let mut random = Random::new(12);
     let format = Format::of::<T>();
