@@ -1,7 +1,9 @@
 //! Cholesky factors, triangular inverses, solves and damped inverses against Higham's bounds.
 
 use dyn_stack::{MemBuffer, MemStack};
-use foof_kernels::cholesky::{damped_inverse, damped_inverse_scratch, potrf, potrf_scratch, solve_left, solve_scratch};
+use foof_kernels::cholesky::{
+    damped_inverse, damped_inverse_scratch, potrf, potrf_scratch, solve_left, solve_scratch, trtri, trtri_scratch,
+};
 use foof_kernels::{Element, Par, Triangle};
 use foof_oracle::bounds::{self, F64, Format, Outcome};
 use foof_oracle::compare::{assert_exact, assert_within};
@@ -128,6 +130,34 @@ fn inverse<T: Element>(a: &Dense, damping: T, triangle: Triangle, layout: Layout
     damped_inverse(out.view_mut(), a.view(), T::one(), damping, triangle, par, stack).expect("positive definite");
     out.assert_margins_intact("damped_inverse");
     out
+}
+
+/// `|Y L - I| <= gamma |Y||L|`, entry by entry: what the inverse's own residual rests on (Higham section 14.3), for triangles from mild to
+/// so ill-conditioned that the right residual `|L Y - I|` may be anything.
+fn triangular_inverses_have_small_left_residuals<T: Element>(conditions: &[f64]) {
+    let mut random = Random::new(15);
+    for n in sizes().filter(|&n| n > 0) {
+        for &condition in conditions {
+            let a = random.symmetric(&log_spectrum(n, condition));
+            let l = a.cholesky().expect("positive definite").rounded::<T>();
+            for par in isas() {
+                let mut y = Buffer::<T, 2>::matrix(&l, Layout::RowMajor);
+                let mut memory = MemBuffer::new(trtri_scratch::<T>(n, par));
+                trtri(y.view_mut(), par, MemStack::new(&mut memory));
+                y.assert_margins_intact("trtri");
+                let y = y.dense().lower();
+                let bound = bounds::triangular_inverse(Format::of::<T>(), &y, &l, bounds::sweep(n));
+                let what = format!("{par:?}: n = {n}, condition {condition:e}");
+                assert_within(&y.matmul(&l), &Dense::identity(n), &bound, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn triangular_inverses() {
+    triangular_inverses_have_small_left_residuals::<f32>(&[10.0, 1e4, 1e7]);
+    triangular_inverses_have_small_left_residuals::<f64>(&[10.0, 1e8, 1e14]);
 }
 
 /// The bound grows as n³ u: `largest` is where it still says something.
