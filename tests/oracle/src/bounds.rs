@@ -194,7 +194,7 @@ pub fn solve(format: Format, l: &Dense, damped: &Dense, x: &Dense, b: &Dense) ->
 ///
 /// A chain is one sum `(c - sum_k a_k b_k) / b`; in any order of its terms, products rounded or fused, it costs one rounding a
 /// term and one for the pivot (Higham Lemma 8.4), so blocking alone adds nothing. But an entry may pass two chains of up to `n`
-/// terms, one after the other: the block below the diagonal of an inverse is solved for from both sides, and a kernel that
+/// terms, one after the other: the block below the diagonal of an inverse is multiplied on one side and solved for on the other, and a kernel that
 /// multiplies by the inverse of a diagonal block meets that block's chain before its own. Two pivots or square roots end them; two
 /// roundings form `c A + lambda I`.
 pub fn sweep(n: usize) -> usize {
