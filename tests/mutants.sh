@@ -2,7 +2,7 @@
 # The tests are tested: applies each wrong line of tests/mutants.txt to a copy of the tree and demands that the test named there
 # fails. A line that has changed, or a mutant that does not compile, is an error: neither says anything about the tests.
 #
-#     tests/mutants.sh             all of them: a build each, about a minute on two cores
+#     tests/mutants.sh             all of them: a build each, half a minute or more
 #     tests/mutants.sh WORDS..     those whose name contains one of WORDS
 #     tests/mutants.sh --check     only that every line still occurs, and that the check refuses one that does not
 #
@@ -68,15 +68,21 @@ check() {
     echo "mutants: the lines of $checked mutants occur"
 }
 
-# The tree as git has it, with what is not committed; files that are the same keep their time, so that cargo builds less.
+# The tree as git has it, with what is not committed and without what is deleted; files that are the same keep their time, so that
+# cargo builds less.
 copy_tree() {
     local file
-    git ls-files -co --exclude-standard | while read -r file; do
-        [ -f "$file" ] || continue
+    git ls-files -co --exclude-standard | LC_ALL=C sort | while read -r file; do
+        [ ! -f "$file" ] || echo "$file"
+    done >"$target/files"
+    (cd "$tree" && find . -type f -printf '%P\n') | LC_ALL=C sort | LC_ALL=C comm -13 "$target/files" - | while read -r file; do
+        rm "$tree/$file"
+    done
+    while read -r file; do
         cmp -s "$file" "$tree/$file" && continue
         mkdir -p "$tree/$(dirname "$file")"
         cp "$file" "$tree/$file"
-    done
+    done <"$target/files"
 }
 
 run_test() {
@@ -116,14 +122,15 @@ try_one() {
     local name=$1 file=$2 line=$3 into=$4 test=$5 result=0
     selected "$name" && [ "${sound[$test]}" = yes ] || return 0
     checked=$((checked + 1))
-    mutate "$file" "$line" "$into" >"$tree/$file"
+    cp "$tree/$file" "$target/original"
+    mutate "$target/original" "$line" "$into" >"$tree/$file"
     run_test "$test" </dev/null || result=$?
     case $result in
     0) complain "'$name' survives $test" ;;
     1) echo "caught: $name" ;;
     *) complain "'$name' does not compile: $(grep -m 1 -A 4 '^error' "$target/log")" ;;
     esac
-    cp "$file" "$tree/$file"
+    cp "$target/original" "$tree/$file"
 }
 
 check
