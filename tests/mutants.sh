@@ -98,9 +98,9 @@ run_test() {
 wanted=()
 selected() {
     local word
-    [ ${#wanted[@]} -eq 0 ] && return
+    [ ${#wanted[@]} -eq 0 ] && return 0
     for word in "${wanted[@]}"; do
-        case $1 in *"$word"*) return ;; esac
+        case $1 in *"$word"*) return 0 ;; esac
     done
     return 1
 }
@@ -141,6 +141,7 @@ if [ "$failures" -eq 0 ] && [ "${1:-}" != --check ]; then
     copy_tree
     each try_sound
     each try_one
+    [ "$checked" -gt 0 ] || complain "none tried: no name contains $*"
     echo "mutants: $checked tried, $failures complaints"
 fi
 [ "$failures" -eq 0 ]
