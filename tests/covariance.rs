@@ -1,9 +1,11 @@
 //! Covariances against the dense oracle: every option, exact on integers, within the derived bound on reals.
 
 use dyn_stack::{MemBuffer, MemStack};
-use foof_kernels::covariance::{Bias, Sharing, Spec, covariance, depth, scratch};
+use foof_kernels::covariance::{
+    Bias, Sharing, Spec, covariance, depth, scratch, squared_product, squared_product_scratch,
+};
 use foof_kernels::{Blend, Element, Input, Par, Triangle};
-use foof_oracle::bounds::{self, Format};
+use foof_oracle::bounds::{self, F64, Format};
 use foof_oracle::compare::{assert_exact, assert_positive_semidefinite, assert_same_bits, assert_within};
 use foof_oracle::kernels::{for_every_par, isas};
 use foof_oracle::layout::{Buffer, Layout, poison};
@@ -55,7 +57,7 @@ where
     I::Acc: Element,
 {
     let mut random = Random::new(1);
-    for [n, t, d] in [[1, 1, 1], [5, 1, 9], [3, 4, 17], [7, 2, 49], [2, 3, 100]] {
+    for [n, t, d] in [[1, 1, 1], [5, 1, 9], [3, 4, 17], [2, 1, 48], [7, 2, 49], [2, 3, 100]] {
         let x = random.integers(n * t, d, 4);
         let centre: Vec<f64> = (0..d).map(|_| random.integer(2)).collect();
         let zero = vec![0.0; d];
@@ -200,5 +202,70 @@ proptest! {
             let both = moment(&x.block(cut..n, 0..d), first, Blend::add(1.0));
             assert_same_bits(&both.elements(), &whole.elements(), "split");
         }
+    }
+
+    /// Powers of two scale without rounding: activations times `2^k` give the covariance times `4^k`, to the bit.
+    #[test]
+    fn scaling_by_powers_of_two_is_exact(n in 1usize..60, d in 1usize..60, power in -10i32..10, seed: u64) {
+        let x = Random::new(seed).normals(n, d).rounded::<f32>();
+        let factor = f64::from(power).exp2();
+        for par in isas() {
+            let moment = |x: &Dense| {
+                let x = Buffer::<f32, 3>::embed(&x.data, [n, 1, d], Layout::RowMajor);
+                run(&x, &plain(Blend::set(0.3)), Buffer::poisoned([d, d], Layout::RowMajor), par).dense()
+            };
+            assert_exact(&moment(&x.scaled(factor)), &moment(&x).scaled(factor * factor), "scaled");
+        }
+    }
+}
+
+/// `sum_n e_n² x_n²`, an operand squared on each side.
+#[test]
+fn integer_second_moments_are_exact() {
+    let mut random = Random::new(4);
+    for [n, o, i] in [[1, 1, 1], [3, 9, 17], [20, 49, 8], [130, 25, 50], [2500, 6, 30]] {
+        let (e, x, old) = (random.integers(n, o, 3), random.integers(n, i, 3), random.integers(o, i, 8));
+        let squared = |m: &Dense| m.hadamard(m);
+        let fresh = squared(&e).transpose().matmul(&squared(&x));
+        for layout in Layout::ALL {
+            let [e, x] = [&e, &x].map(|m| Buffer::<f32, 2>::matrix(m, layout));
+            for blend in [Blend::set(2.0), Blend { alpha: 2.0, beta: -3.0 }] {
+                let expected = fresh.scaled(2.0).plus(&old.scaled(f64::from(blend.beta)));
+                let what = format!("[{n}, {o}, {i}], {layout:?}");
+                for (isa, got) in for_every_par(&what, |par| {
+                    let mut out = match blend.beta == 0.0 {
+                        true => Buffer::poisoned([o, i], layout),
+                        false => Buffer::matrix(&old, layout),
+                    };
+                    let mut memory = MemBuffer::new(squared_product_scratch::<f32>(o, i, n, par));
+                    squared_product(out.view_mut(), blend, e.view(), x.view(), par, MemStack::new(&mut memory));
+                    out.assert_margins_intact(&what);
+                    out.elements()
+                }) {
+                    assert_exact(&Dense::from_slice(o, i, &got), &expected, &format!("{isa}: {what}"));
+                }
+            }
+        }
+    }
+}
+
+/// At a benchmark's size: `A v` against `X^T (X v)` for a random `v`, in f64, by the bound times `|v|`.
+#[test]
+fn benchmark_sizes_pass_a_random_vector_check() {
+    let (n, d) = (1000, 1000);
+    let mut random = Random::new(5);
+    let x = random.normals(n, d).rounded::<f32>();
+    let v = random.normals(d, 1);
+    let expected = x.transpose().matmul(&x.matmul(&v));
+    let magnitude = x.abs().transpose().matmul(&x.abs().matmul(&v.abs()));
+    let format = Format::of::<f32>();
+    let buffer = Buffer::<f32, 3>::embed(&x.data, [n, 1, d], Layout::RowMajor);
+    for par in isas() {
+        let a = run(&buffer, &plain(Blend::set(1.0)), Buffer::poisoned([d, d], Layout::RowMajor), par).dense();
+        let depth = depth::<f32>([n, 1, d], Bias::Without, Sharing::Expand, par) + 1;
+        // The oracle multiplies twice and the check once in f64: gamma_(n + d) of that format each.
+        let bound = magnitude.scaled(format.gamma(depth) + F64.gamma(2 * (n + d)));
+        let tiny = n as f64 * format.tiny * v.frobenius() * (d as f64).sqrt();
+        assert_within(&a.matmul(&v), &expected, &bound.map(|b| b + tiny), &format!("{par:?}"));
     }
 }

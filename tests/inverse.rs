@@ -1,7 +1,9 @@
 //! Cholesky factors, triangular inverses, solves and damped inverses against Higham's bounds.
 
 use dyn_stack::{MemBuffer, MemStack};
-use foof_kernels::cholesky::{damped_inverse, damped_inverse_scratch, potrf, potrf_scratch, solve_left, solve_scratch};
+use foof_kernels::cholesky::{
+    damped_inverse, damped_inverse_scratch, potrf, potrf_scratch, solve_left, solve_scratch, trtri, trtri_scratch,
+};
 use foof_kernels::{Element, Par, Triangle};
 use foof_oracle::bounds::{self, F64, Format, Outcome};
 use foof_oracle::compare::{assert_exact, assert_within};
@@ -47,15 +49,17 @@ fn factors_multiply_back_to_the_matrix() {
     factors_within_bound::<f64>(1e10);
 }
 
-/// `A = L L^T` with small integers and powers of two on the diagonal: every operation is exact.
+/// `A = L L^T` with small integers, multiples of their column's pivot: every sum, root and quotient is exact, and a product with the
+/// pivot's rounded reciprocal is not (21 times a rounded seventh is not 3 in single precision).
 #[test]
 fn integer_factors_are_found_exactly() {
     let mut random = Random::new(8);
     for n in sizes() {
+        let pivots: Vec<f64> = (0..n).map(|_| 1.0 + random.below(15) as f64).collect();
         let l = Dense::from_fn(n, n, |i, j| match i.cmp(&j) {
             std::cmp::Ordering::Less => 0.0,
-            std::cmp::Ordering::Equal => 2.0,
-            std::cmp::Ordering::Greater => random.integer(2),
+            std::cmp::Ordering::Equal => pivots[j],
+            std::cmp::Ordering::Greater => random.integer(15),
         });
         let a = l.matmul(&l.transpose());
         for par in isas() {
@@ -128,6 +132,35 @@ fn inverse<T: Element>(a: &Dense, damping: T, triangle: Triangle, layout: Layout
     out
 }
 
+/// `|Y L - I| <= gamma |Y||L|`, entry by entry: what the inverse's own residual rests on (Higham section 14.3). For the triangle of a
+/// mild matrix, and for a steep one, whose inverse grows exponentially: there the right residual `|L Y - I|` may be anything, and a
+/// sweep that keeps that one small instead is far outside the bound.
+fn triangular_inverses_have_small_left_residuals<T: Element>() {
+    let mut random = Random::new(15);
+    for n in sizes().filter(|&n| n > 0) {
+        let mild = random.symmetric(&log_spectrum(n, 1e4)).cholesky().expect("positive definite");
+        let steep = random.normals(n, n).lower().plus(&Dense::identity(n).scaled(1.5));
+        for (kind, l) in [("mild", mild), ("steep", steep)] {
+            let l = l.rounded::<T>();
+            for par in isas() {
+                let mut y = Buffer::<T, 2>::matrix(&l, Layout::RowMajor);
+                let mut memory = MemBuffer::new(trtri_scratch::<T>(n, par));
+                trtri(y.view_mut(), par, MemStack::new(&mut memory));
+                y.assert_margins_intact("trtri");
+                let y = y.dense().lower();
+                let bound = bounds::triangular_inverse(Format::of::<T>(), &y, &l, bounds::sweep(n));
+                assert_within(&y.matmul(&l), &Dense::identity(n), &bound, &format!("{par:?}: {kind}, n = {n}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn triangular_inverses() {
+    triangular_inverses_have_small_left_residuals::<f32>();
+    triangular_inverses_have_small_left_residuals::<f64>();
+}
+
 /// The bound grows as n³ u: `largest` is where it still says something.
 fn inverses_within_bound<T: Element>(condition: f64, largest: usize) {
     let mut random = Random::new(10);
@@ -139,8 +172,7 @@ fn inverses_within_bound<T: Element>(condition: f64, largest: usize) {
         let damped = a.damped(0.25);
         let oracle = damped.inverse();
         let (trace, trace_inverse) = (damped.trace(), oracle.trace());
-        // Three sweeps of n terms each, two roundings a term on the portable path.
-        let residual_bound = bounds::inverse_residual(format, trace, trace_inverse, 2 * n + 4);
+        let residual_bound = bounds::inverse_residual(format, trace, trace_inverse, bounds::sweep(n));
         assert!(residual_bound < 1.0, "n = {n}: the bound says nothing: {residual_bound:e}");
         for (isa, got) in for_every_par(&format!("n = {n}"), |par| {
             inverse(&a, damping, Triangle::Full, Layout::RowMajor, par).elements()
@@ -170,9 +202,29 @@ fn every_layout_gives_the_same_inverse() {
             // Layouts choose which side of a product is the panel's, and so the order of sums: equal up to both residuals.
             let got = inverse::<f64>(&a, 0.5, Triangle::Full, layout, par).dense();
             let damped = a.damped(0.5);
-            let bound = 2.0 * bounds::inverse_residual(Format::of::<f64>(), damped.trace(), expected.trace(), 150);
+            let bound = 2.0
+                * bounds::inverse_residual(Format::of::<f64>(), damped.trace(), expected.trace(), bounds::sweep(75));
             let off = damped.matmul(&got.minus(&expected)).frobenius();
             assert!(off <= bound, "{par:?} {layout:?}: off by {off:e}, bound {bound:e}");
+        }
+    }
+}
+
+/// `4^k A` has a root that is `2^k` times as large and an inverse that is `4^-k` times, to the bit.
+#[test]
+fn scaling_by_powers_of_four_is_exact() {
+    let mut random = Random::new(14);
+    for n in [1, 7, 33, 75] {
+        let a = random.symmetric(&log_spectrum(n, 10.0)).rounded::<f32>();
+        for par in isas() {
+            for power in [-20i32, -3, 5, 16] {
+                let (root, scale) = (f64::from(power).exp2(), f64::from(2 * power).exp2());
+                let factor = |a: &Dense| factor::<f32>(a, Layout::RowMajor, par).expect("positive definite");
+                assert_exact(&factor(&a.scaled(scale)), &factor(&a).scaled(root), "factor");
+                let inverse =
+                    |a: &Dense, damping: f64| inverse(a, damping as f32, Triangle::Full, Layout::RowMajor, par).dense();
+                assert_exact(&inverse(&a.scaled(scale), 0.3 * scale).scaled(scale), &inverse(&a, 0.3), "inverse");
+            }
         }
     }
 }
@@ -224,7 +276,7 @@ fn a_large_inverse_passes_a_random_vector_check() {
     let v = random.normals(n, 1);
     let damped = a.damped(0.125);
     // Every eigenvalue is at least 0.125 up to the rounding of A, which a ninth more covers.
-    let bound = bounds::inverse_residual(Format::of::<f64>(), damped.trace(), 9.0 * n as f64, 2 * n);
+    let bound = bounds::inverse_residual(Format::of::<f64>(), damped.trace(), 9.0 * n as f64, bounds::sweep(n));
     assert!(bound < 1.0, "the bound says something: {bound:e}");
     for par in isas() {
         let inverse = inverse::<f64>(&a, 0.125, Triangle::Full, Layout::RowMajor, par).dense();

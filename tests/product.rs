@@ -64,10 +64,11 @@ fn integers_are_exact_at_every_tile_edge_f64() {
     integer_grid::<f64>();
 }
 
-/// Larger than a macro-tile, deeper than a slab, and deep enough to be cut into chunks.
+/// Larger than a macro-tile, deeper than a slab, and deep enough to be cut into chunks, which end with a slab or inside one.
 fn integer_blocks<T: Element>() {
     let mut random = Random::new(2);
-    for (m, n, k) in [(250, 241, 129), (3, 500, 260), (500, 3, 127), (97, 49, 2500), (17, 5, 4111), (1, 1, 5000)] {
+    let chunked = [(97, 49, 2500), (17, 5, 4111), (1, 1, 5000), (33, 70, 2048), (5, 17, 4096)];
+    for (m, n, k) in [(250, 241, 129), (3, 500, 260), (500, 3, 127), (9, 60, 128)].into_iter().chain(chunked) {
         let (a, b) = (random.integers(m, k, 4), random.integers(k, n, 4));
         let expected = a.matmul(&b);
         let (a, b) = (Buffer::<T, 2>::matrix(&a, Layout::RowMajor), Buffer::matrix(&b, Layout::ColumnMajor));

@@ -1,6 +1,6 @@
 //! Eigendecompositions, and from activations to steps on the golden networks: against PyTorch's dense solves.
 
-use crate::{eigen_errors, inverse_of, with_one};
+use crate::{eigen_errors, with_one};
 use foof::covariance::{FactorOptions, error_factor_alloc, input_factor_alloc};
 use foof::inverse::damped_inverse_alloc;
 use foof::kronecker::{
@@ -157,27 +157,17 @@ fn golden_foof_and_kfac_steps() {
             let foof = filled(o, i, |out| {
                 foof_step_alloc(out, Blend::set(1.0), gradient, Factor::Inverse(dense_view(&p)), par)
             });
-            let derived = u.matmul(&widened(a_rounded, lambda));
+            let derived = u.matmul(&a_rounded.damped_inverse(lambda));
             check(&derived, &foof, &format!("{what}: FOOF"));
             check(&derived, &golden("foof"), &format!("{what}: PyTorch's FOOF"));
             let factors = [&p_a, &p_b].map(|p| Factor::Inverse(dense_view(p)));
             let kfac = filled(o, i, |out| kfac_step_alloc(out, Blend::set(1.0), gradient, factors[0], factors[1], par));
             let (la, lb) = rounded::heuristic_damping(a_rounded, b_rounded, lambda);
-            let widened = |m: &Approx, lambda: foof_oracle::approx::Scalar| {
-                widened(&m.clone().with_error(m.error + (m.value.rows as f64).sqrt() * lambda.error), lambda.value)
-            };
-            let derived = widened(b_rounded, lb).matmul(u).matmul(&widened(a_rounded, la));
+            let derived = b_rounded.damped_inverse(lb).matmul(u).matmul(&a_rounded.damped_inverse(la));
             check(&derived, &kfac, &format!("{what}: K-FAC"));
             check(&derived, &golden("kfac_heuristic"), &format!("{what}: PyTorch's K-FAC"));
         }
     });
-}
-
-/// A damped inverse by LU, by Cholesky, or by sweeps that round each product too.
-fn widened(a: &Approx, lambda: f64) -> Approx {
-    let lu = a.damped_inverse(lambda);
-    let error = lu.error.max(inverse_of(a, lambda).error);
-    lu.with_error(error)
 }
 
 /// Exact damping by eigendecompositions of `A + dA` and `B + dB`: the dense solve of the Kronecker product moves with them, and

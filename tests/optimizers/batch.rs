@@ -2,10 +2,10 @@
 
 use foof::kronecker::Gradient;
 use foof::layer::Layer;
-use foof::optim::{Observation, Optimizer, Order, Preconditioner, Schedule};
+use foof::optim::{Kfac, Observation, Optimizer, Order, Preconditioner, Schedule};
 use foof::{Element, MatMut, MatRef};
 use foof_oracle::approx::Approx;
-use foof_oracle::bounds::Format;
+use foof_oracle::bounds::{F64, Format};
 use foof_oracle::{Dense, Random, rounded};
 
 /// A matrix of `T` that owns its entries.
@@ -64,12 +64,14 @@ pub fn zeros<T: Element>(layers: &[Layer]) -> Vec<Owned<T>> {
     layers.iter().map(zero).collect()
 }
 
-/// `D` of every layer.
+/// `D` of every layer, written over NaN.
 pub fn preconditioned<T: Element, P: Preconditioner<T>>(
     optimizer: &mut Optimizer<T, P>,
     gradients: &[Gradient<'_, T>],
 ) -> Vec<Dense> {
-    let mut out = zeros::<T>(optimizer.layers());
+    let nan =
+        |layer: &Layer| Owned::new(&Dense::zeros(layer.weight_shape()[0], layer.weight_shape()[1]).map(|_| f64::NAN));
+    let mut out: Vec<Owned<T>> = optimizer.layers().iter().map(nan).collect();
     optimizer.precondition(&mut views(&mut out), gradients).expect("shapes agree");
     out.iter().map(Owned::dense).collect()
 }
@@ -83,14 +85,6 @@ pub fn never() -> Schedule {
     Schedule { period: 1000, observe: 1, initial: 1, order: Order::StepFirst }
 }
 
-/// A damped inverse in a format, as our kernels may compute it: they round up to three times as often as
-/// `Approx` counts (`n + 1` roundings in a sweep, ours `2 n + 4`).
-pub fn damped_inverse(a: &Approx, lambda: f64) -> Approx {
-    let inverse = a.damped_inverse(lambda);
-    let error = 3.0 * inverse.error;
-    inverse.with_error(error)
-}
-
 pub fn approx<T: Element>(matrix: &Owned<T>) -> Approx {
     Approx::exact(matrix.dense(), Format::of::<T>())
 }
@@ -102,4 +96,51 @@ pub fn layer_approx<T: Element>([x, e]: &[Owned<T>; 2], bias: bool) -> [Approx; 
     let n = x.value.rows;
     let u = e.transpose().matmul(&x).scaled(1.0 / n as f64);
     [u, rounded::second_moment(&x, n), rounded::second_moment(&e, n)]
+}
+
+/// A part of the preconditioner's state.
+pub fn entry<T: Element, P: Preconditioner<T>>(optimizer: &Optimizer<T, P>, name: &str) -> Dense {
+    let entries = optimizer.preconditioner().entries();
+    let (_, shape, values) = entries.iter().find(|(found, ..)| found == name).expect("an entry of this name");
+    Dense::from_slice(shape[0], shape.get(1).copied().unwrap_or(1), values)
+}
+
+/// How far computed eigenvectors are from orthogonal ones in norm, and the decomposed matrix from `A`, relative to `|A|`
+/// (`bounds::eigenvalue_error`).
+pub fn eigen_errors(n: usize) -> (f64, f64) {
+    let relative = 2.0 * n as f64 * F64.gamma(10 * n);
+    ((n as f64).sqrt() * relative, relative)
+}
+
+/// K-FAC's step with exact damping as `optimizer` takes it in its first layer: the dense solve of the Kronecker product, moved by the
+/// eigensolver's backward errors, and the rounding of the evaluation in the eigenbases found.
+pub fn exact_damping(optimizer: &Kfac<f64>, [u, a, b]: [&Approx; 3], lambda: f64) -> Approx {
+    let moved = |m: &Approx| m.clone().with_error(m.error + eigen_errors(m.value.rows).1 * m.norm());
+    let solve = rounded::kfac_exact_step(u, &moved(a), &moved(b), lambda);
+    let named = |name: &str| entry(optimizer, &format!("layer.0.{name}"));
+    let [q_a, q_b] = ["input.used", "error.used"].map(|name| {
+        let q = named(name);
+        let error = eigen_errors(q.rows).0;
+        Approx::exact_f64(q).with_error(error)
+    });
+    let denominators = Approx::exact_f64(named("error.values").matmul(&named("input.values").transpose()));
+    let divided = q_b.transpose().matmul(u).matmul(&q_a).divided_by_damped(&denominators, lambda);
+    let evaluation = q_b.matmul(&divided).matmul(&q_a.transpose()).error;
+    let error = solve.error + evaluation;
+    solve.with_error(error)
+}
+
+/// `m M + (1-m) mean_n (Q_B^T G_n Q_A)²` with given eigenvectors, as `((E_n Q_B)^T (X_n Q_A))²`; a row of `e` for each datapoint and label.
+pub fn averaged_moments(old: &Approx, (x, e): (&[Dense], &[Dense]), [q_a, q_b]: [&Approx; 2], m: f64) -> Approx {
+    let exact = |dense: &Dense| Approx::exact(dense.clone(), old.format);
+    let labels = e.len() / x.len();
+    let squares: Vec<Approx> = e
+        .iter()
+        .enumerate()
+        .map(|(r, e)| {
+            let g = exact(e).matmul(q_b).transpose().matmul(&exact(&x[r / labels]).matmul(q_a));
+            g.hadamard(&g)
+        })
+        .collect();
+    rounded::moving_average(old, &Approx::mean(&squares).scaled(labels as f64), m)
 }

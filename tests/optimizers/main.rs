@@ -1,6 +1,10 @@
-//! The optimisers: on the golden trajectory step by step, by hand on exact data, against the dense oracles, and saved and resumed.
+//! The optimisers: on the golden trajectory step by step, by hand on exact data, against the dense oracles and the
+//! golden networks, and saved and resumed.
 
 mod batch;
+mod convolution;
+mod invariance;
+mod labels;
 mod methods;
 mod schedule;
 mod state;

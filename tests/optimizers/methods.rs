@@ -1,34 +1,29 @@
 //! EK-FAC, exact damping, FOOF matched to K-FAC, cosines: against the dense oracles.
 
-use crate::batch::{Batch, Owned, damped_inverse, dense_layers, layer_approx, never, preconditioned};
+use crate::batch::{
+    Batch, Owned, averaged_moments, dense_layers, entry, exact_damping, layer_approx, never, preconditioned,
+};
 use foof::layer::Layer;
 use foof::optim::{
-    Ekfac, EkfacOptions, Foof, FoofDamping, FoofOptions, FoofScale, Kfac, KfacDamping, KfacOptions, Optimizer,
-    Preconditioner, cosine,
+    Ekfac, EkfacOptions, Foof, FoofDamping, FoofOptions, FoofScale, Kfac, KfacDamping, KfacOptions, cosine,
 };
 use foof::{Element, Par};
 use foof_oracle::approx::Approx;
 use foof_oracle::bounds::{F64, Format};
 use foof_oracle::kernels::isas;
 use foof_oracle::{Dense, Random, fisher, rounded, steps};
-
-/// A part of the preconditioner's state.
-fn entry<T: Element, P: Preconditioner<T>>(optimizer: &Optimizer<T, P>, name: &str) -> Dense {
-    let entries = optimizer.preconditioner().entries();
-    let (_, shape, values) = entries.iter().find(|(found, ..)| found == name).expect("an entry of this name");
-    Dense::from_slice(shape[0], shape.get(1).copied().unwrap_or(1), values)
-}
+use proptest::prelude::*;
 
 /// EK-FAC: moments restart from `b a^T` at a refresh, then average `mean_n (Q_B^T G_n Q_A)²` in the refresh's basis, for one
 /// position and several. The oracle takes the same eigenvectors and eigenvalues.
-fn ekfac_against_the_oracle<T: Element>(positions: usize) {
-    let layer = Layer::dense(5, 4).expect("sizes").with_positions(positions).expect("positions");
+fn ekfac_against_the_oracle<T: Element>([i, o, n, positions]: [usize; 4], seed: u64) {
+    let layer = Layer::dense(i, o).expect("sizes").with_positions(positions).expect("positions");
     let (layers, m, lambda) = (vec![layer], 0.5, 0.25);
     let options = EkfacOptions { damping: lambda, factor_decay: m, schedule: never(), ..Default::default() };
     for par in isas() {
         let mut optimizer = Ekfac::<T>::new(&layers, options, par).expect("valid options");
-        let mut random = Random::new(4);
-        let mut batch = || Batch::<T>::random(&mut random, &layers, 6);
+        let mut random = Random::new(seed);
+        let mut batch = || Batch::<T>::random(&mut random, &layers, n);
         optimizer.observe(&batch().observations()).expect("finite");
         optimizer.refresh().expect("converges");
         let format = Format::of::<T>();
@@ -50,67 +45,33 @@ fn ekfac_against_the_oracle<T: Element>(positions: usize) {
             optimizer.observe(&batch.observations()).expect("finite");
             let [x, e] = &batch.0[0];
             let (x, e) = (fisher::datapoints(&x.dense(), positions), fisher::datapoints(&e.dense(), positions));
-            let squares: Vec<Approx> = x
-                .iter()
-                .zip(&e)
-                .map(|(x, e)| {
-                    let g = exact(e.clone()).matmul(&q_b).transpose().matmul(&exact(x.clone()).matmul(&q_a));
-                    g.hadamard(&g)
-                })
-                .collect();
-            moments = rounded::moving_average(&moments, &Approx::mean(&squares), m);
+            moments = averaged_moments(&moments, (&x, &e), [&q_a, &q_b], m);
             moments.assert_matches(&entry(&optimizer, "layer.0.moments"), &format!("{what}: moments"));
         }
     }
 }
 
-#[test]
-fn ekfac_moments_and_steps() {
-    for positions in [1, 3] {
-        ekfac_against_the_oracle::<f32>(positions);
-        ekfac_against_the_oracle::<f64>(positions);
+/// K-FAC with exact damping against the dense solve of the Kronecker product.
+fn exact_damping_against_the_oracle([i, o, n]: [usize; 3], bias: bool, lambda: f64, seed: u64) {
+    let layer = Layer::dense(i, o).expect("sizes");
+    let layers = vec![if bias { layer.with_bias() } else { layer }];
+    let (damping_rule, schedule) = (KfacDamping::Exact, never());
+    let options = KfacOptions { damping: lambda, damping_rule, factor_decay: 0.0, schedule, ..Default::default() };
+    for par in isas() {
+        let mut optimizer = Kfac::<f64>::new(&layers, options, par).expect("valid options");
+        let batch = Batch::<f64>::random(&mut Random::new(seed), &layers, n);
+        optimizer.observe(&batch.observations()).expect("finite");
+        optimizer.refresh().expect("converges");
+        let [u, a, b] = layer_approx(&batch.0[0], bias);
+        let derived = exact_damping(&optimizer, [&u, &a, &b], lambda);
+        derived.assert_matches(&preconditioned(&mut optimizer, &batch.gradients())[0], &format!("{par:?}"));
     }
 }
 
-/// K-FAC with exact damping: the dense solve of the Kronecker product, moved by the eigensolver's backward errors (as in
-/// `tests/kronecker`) and the evaluation's rounding.
-#[test]
-fn exact_damping_against_the_kronecker_product() {
-    let layers = vec![Layer::dense(5, 4).expect("sizes").with_bias()];
-    let options = KfacOptions {
-        damping: 0.25,
-        damping_rule: KfacDamping::Exact,
-        factor_decay: 0.0,
-        schedule: never(),
-        ..Default::default()
-    };
-    let mut optimizer = Kfac::<f64>::new(&layers, options, Par::seq()).expect("valid options");
-    let batch = Batch::<f64>::random(&mut Random::new(5), &layers, 9);
-    optimizer.observe(&batch.observations()).expect("finite");
-    optimizer.refresh().expect("converges");
-    let [u, a, b] = layer_approx(&batch.0[0], true);
-    let relative = |n: usize| 2.0 * n as f64 * F64.gamma(10 * n);
-    let moved = |m: &Approx| m.clone().with_error(m.error + relative(m.value.rows) * m.norm());
-    let solve = rounded::kfac_exact_step(&u, &moved(&a), &moved(&b), 0.25);
-    let named = |name: &str| entry(&optimizer, &format!("layer.0.{name}"));
-    let [q_a, q_b] = ["input.used", "error.used"].map(|name| {
-        let q = named(name);
-        let error = (q.rows as f64).sqrt() * relative(q.rows);
-        Approx::exact_f64(q).with_error(error)
-    });
-    let denominators = Approx::exact_f64(named("error.values").matmul(&named("input.values").transpose()));
-    let divided = q_b.transpose().matmul(&u).matmul(&q_a).divided_by_damped(&denominators, 0.25);
-    let evaluation = q_b.matmul(&divided).matmul(&q_a.transpose()).error;
-    let error = solve.error + evaluation;
-    solve.with_error(error).assert_matches(&preconditioned(&mut optimizer, &batch.gradients())[0], "exact damping");
-}
-
 /// The paper's D.9: FOOF with K-FAC's `lambda_A`, times `lambda_A / lambda`, or with K-FAC's norm.
-#[test]
-fn foof_matched_to_kfac() {
-    let layers = dense_layers(&[[5, 4], [4, 6]]);
-    let lambda = 0.25;
-    let batch = Batch::<f64>::random(&mut Random::new(6), &layers, 9);
+fn foof_matched_to_kfac_within_bound([i, o, n]: [usize; 3], lambda: f64, seed: u64) {
+    let layers = dense_layers(&[[i, o], [o, i]]);
+    let batch = Batch::<f64>::random(&mut Random::new(seed), &layers, n);
     let options = KfacOptions { damping: lambda, factor_decay: 0.0, schedule: never(), ..Default::default() };
     let mut kfac = Kfac::<f64>::new(&layers, options, Par::seq()).expect("valid options");
     kfac.observe(&batch.observations()).expect("finite");
@@ -137,7 +98,7 @@ fn foof_matched_to_kfac() {
             // The damping's own error moves the matrix that is inverted.
             let inverse = |m: &Approx, lambda: foof_oracle::approx::Scalar| {
                 let moved = (m.value.rows as f64).sqrt() * lambda.error;
-                damped_inverse(&m.clone().with_error(m.error + moved), lambda.value)
+                m.clone().with_error(m.error + moved).damped_inverse(lambda.value)
             };
             let own = u.matmul(&inverse(&a, lambda_a));
             let full = inverse(&b, lambda_b).matmul(&own);
@@ -156,6 +117,28 @@ fn foof_matched_to_kfac() {
             let derived = Approx::exact_f64(own.value.scaled(factor)).with_error(error);
             derived.assert_matches(&got[l], &what);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn ekfac_moments_and_steps(sizes in [1usize..9, 1..9, 1..9, 1..4], seed: u64) {
+        ekfac_against_the_oracle::<f32>(sizes, seed);
+        ekfac_against_the_oracle::<f64>(sizes, seed);
+    }
+
+    #[test]
+    fn exact_damping_is_the_solve_of_the_kronecker_product(
+        sizes in [1usize..8, 1..8, 1..12], bias: bool, power in -4i32..3, seed: u64,
+    ) {
+        exact_damping_against_the_oracle(sizes, bias, f64::from(power).exp2(), seed);
+    }
+
+    #[test]
+    fn foof_matched_to_kfac(sizes in [1usize..9, 1..9, 1..12], power in -4i32..3, seed: u64) {
+        foof_matched_to_kfac_within_bound(sizes, f64::from(power).exp2(), seed);
     }
 }
 

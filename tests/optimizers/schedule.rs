@@ -1,6 +1,6 @@
 //! Momentum, decay, averaging and the schedule.
 
-use crate::batch::{Batch, Owned, approx, damped_inverse, dense_layers, layer_approx, never, views, zeros};
+use crate::batch::{Batch, Owned, approx, dense_layers, layer_approx, never, views, zeros};
 use foof::Par;
 use foof::kronecker::Gradient;
 use foof::layer::Layer;
@@ -72,7 +72,7 @@ fn refresh_first_is_exact_foof_on_the_mini_batch() {
                 let bias = l == 0;
                 let [u, ..] = layer_approx(&batch.0[l], bias);
                 let [_, a, _] = layer_approx(&factors.0[l], bias);
-                let d = u.matmul(&damped_inverse(&a, 0.5));
+                let d = u.matmul(&a.damped_inverse(0.5));
                 let moved = before[l].plus(&d.scaled(-eta));
                 moved.assert_matches(&weights[l].dense(), &format!("{order:?}: step {t}, layer {l}"));
             }

@@ -8,7 +8,6 @@ use foof_oracle::fisher::{self, Sharing};
 use foof_oracle::generate::Random;
 use foof_oracle::network::{self, Bias};
 use foof_oracle::steps;
-use foof_oracle::unfold::{Convolution, group, positions_first};
 
 /// Two datapoints of two positions: inputs of two features, errors of one.
 fn shared() -> (Vec<Dense>, Vec<Dense>) {
@@ -206,21 +205,6 @@ fn moving_average_and_its_correction() {
     // From zero, one update of 4 with m = 1/2 gives 2; corrected, 4 again. Two updates leave 3/4 of it.
     assert_eq!(steps::bias_correction(0.5, 1), 2.0);
     assert_eq!(steps::bias_correction(0.5, 2), 4.0 / 3.0);
-}
-
-/// A 2x2 kernel on one 2x3 channel, stride (1,2), padding (0,1): outputs at columns (-1,0) and (1,2).
-#[test]
-fn unfold_by_hand() {
-    let convolution = Convolution { stride: (1, 2), padding: (0, 1), ..Convolution::square(2) };
-    let patches = convolution.unfold(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 1, (2, 3));
-    let expected = Dense::from_rows(&[[0.0, 1.0, 0.0, 4.0], [2.0, 3.0, 5.0, 6.0]]);
-    assert_exact(&patches, &expected, "patches");
-    let dilated = Convolution { dilation: (1, 2), ..Convolution::square(2) };
-    let patches = dilated.unfold(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 1, (2, 3));
-    assert_exact(&patches, &Dense::from_rows(&[[1.0, 3.0, 4.0, 6.0]]), "dilated");
-    let rows = positions_first(&[1.0, 2.0, 3.0, 4.0], 2);
-    assert_exact(&rows, &Dense::from_rows(&[[1.0, 3.0], [2.0, 4.0]]), "rows");
-    assert_exact(&group(&rows, 1, 2), &Dense::from_rows(&[[3.0], [4.0]]), "second group");
 }
 
 /// Zero weights give uniform probabilities and `e = 1/C - onehot`; a zero output weight stops every error below it.

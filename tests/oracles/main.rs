@@ -7,3 +7,4 @@ mod data;
 mod golden;
 mod hand;
 mod trajectory;
+mod unfold;

@@ -21,6 +21,8 @@ pub(crate) enum LeafOp {
     Solve,
     /// `x <- l^-T x`
     SolveTransposed,
+    /// `x <- l x`
+    Multiply,
     /// `x <- l^T x`
     MultiplyTransposed,
 }
@@ -85,6 +87,16 @@ pub(crate) unsafe fn leaf<T: Float, S: Simd<T>>(op: LeafOp, n: usize, l: &Block<
                     unsafe { add_row::<T, S>(&mut row, -l[k][i], &x[k]) }
                 }
                 divide(&mut row, l[i][i]);
+                x[i] = row;
+            }
+        }
+        LeafOp::Multiply => {
+            for i in (0..n).rev() {
+                let mut row = [T::zero(); LEAF];
+                for k in 0..=i {
+                    // SAFETY: as above.
+                    unsafe { add_row::<T, S>(&mut row, l[i][k], &x[k]) }
+                }
                 x[i] = row;
             }
         }
@@ -173,14 +185,14 @@ pub(super) fn potrf<T: Element>(a: MatMut<'_, T>, kernels: &Kernels<T>) -> Resul
     Ok(())
 }
 
-/// `L <- L^-1` on the lower triangle: forward substitution on the identity, exact zeros above.
+/// `L <- L^-1` on the lower triangle. Each row of `Y` is solved for from `Y L = I`, so that it is the left residual that is small.
 pub(super) fn trtri<T: Element>(a: MatMut<'_, T>, kernels: &Kernels<T>) {
     let l = Block::read(a.as_ref(), kernels).lower();
     let mut y = Block::ZERO();
     (0..a.rows()).for_each(|i| y.0[i][i] = T::one());
     // SAFETY: the kernels belong to an ISA this CPU has.
-    unsafe { (kernels.leaf)(LeafOp::Solve, a.rows(), &l, &mut y) };
-    y.write_lower(a);
+    unsafe { (kernels.leaf)(LeafOp::SolveTransposed, a.rows(), &l, &mut y) };
+    y.transposed().write_lower(a);
 }
 
 /// `Y <- Y^T Y` on the lower triangle.

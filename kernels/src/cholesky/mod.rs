@@ -6,7 +6,7 @@
 //! ```text
 //! potrf   A = L L^T      [A11    ]   L11 = potrf(A11),  L21 = A21 L11^-T (trsm),  A22 <- A22 - L21 L21^T,  L22 = potrf(A22)
 //!                        [A21 A22]
-//! trtri   Y = L^-1       Y21 = -L22^-1 L21 L11^-1 (two solves),  Y11 = trtri(L11),  Y22 = trtri(L22)
+//! trtri   Y = L^-1       Y22 = trtri(L22),  Y21 = -(Y22 L21) L11^-1 (trmm, trsm),  Y11 = trtri(L11)
 //! lauum   Y^T Y          X11 = lauum(Y11) + Y21^T Y21,  X21 = Y22^T Y21,  X22 = lauum(Y22)
 //! trsm    B <- L^-1 B    B1 <- L11^-1 B1,  B2 <- B2 - L21 B1,  B2 <- L22^-1 B2
 //! ```

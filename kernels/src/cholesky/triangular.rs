@@ -97,15 +97,16 @@ pub fn trtri<T: Element>(l: MatMut<'_, T>, par: Par, stack: &mut MemStack) {
     if n <= LEAF {
         return leaf::trtri(l, T::kernels(par.isa()));
     }
-    let [mut l11, _, mut l21, mut l22] = {
+    let [l11, _, mut l21, mut l22] = {
         let h = half(n);
         l.split_at(h, h)
     };
-    // Y21 = -L22^-1 L21 L11^-1, by two solves with the factor itself: Y keeps a small left residual |Y L - I| (Higham, ch. 14).
-    solve_lower(l22.as_ref(), l21.rb_mut(), par, stack);
-    solve_lower_transposed_right(l11.as_ref(), l21.rb_mut(), par, stack);
-    trtri(l11.rb_mut(), par, stack);
+    // Y21 = -(Y22 L21) L11^-1: multiplied by the inverse on the left and solved on the right, which keeps |Y L - I| small (Higham,
+    // section 14.2). A solve on the left would keep |L Y - I| small instead.
     trtri(l22.rb_mut(), par, stack);
+    multiply(l22.as_ref(), l21.rb_mut(), par, stack);
+    solve_lower_transposed_right(l11.as_ref(), l21, par, stack);
+    trtri(l11, par, stack);
 }
 
 /// `B <- -B L^-1`: the transposed solve on the transposed view, negated.
@@ -136,6 +137,19 @@ pub fn lauum<T: Element>(y: MatMut<'_, T>, par: Par, stack: &mut MemStack) {
     syrk(y11, T::one(), y21.as_ref().transpose(), par, stack);
     multiply_transposed(y22.as_ref(), y21.rb_mut(), par, stack);
     lauum(y22, par, stack);
+}
+
+/// `B <- Y B` in place for lower triangular `y`.
+fn multiply<T: Element>(y: MatRef<'_, T>, b: MatMut<'_, T>, par: Par, stack: &mut MemStack) {
+    let (n, cols) = (y.rows(), b.cols());
+    if n <= LEAF {
+        return leaf::apply(LeafOp::Multiply, y, b, T::kernels(par.isa()));
+    }
+    let h = half(n);
+    let [b1, _, mut b2, _] = b.split_at(h, cols);
+    multiply(y.submatrix(h..n, h..n), b2.rb_mut(), par, stack);
+    product(b2, Blend::add(T::one()), y.submatrix(h..n, 0..h), b1.as_ref(), par, stack);
+    multiply(y.submatrix(0..h, 0..h), b1, par, stack);
 }
 
 /// `B <- Y^T B` in place for lower triangular `y`.

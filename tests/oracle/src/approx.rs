@@ -164,7 +164,7 @@ impl Approx {
     /// `|M^-1|_2 <= 1 / (lambda - d)`. A computed inverse with residual `R` is off by `|R| |M^-1|`, and `M^-1` itself by
     /// `d |M^-1| / lambda`. By LU `|R| <= gamma_(3n+4) | |X||L||U| |_F` (Higham section 14.3.2: `n + 1` for the
     /// inverse of `U`, `n` for the solve with `L`, `n` for the factors, rounded up); by Cholesky
-    /// [`bounds::inverse_residual`]. The larger is taken.
+    /// [`bounds::inverse_residual`] with the roundings of a blocked [`bounds::sweep`]. The larger is taken.
     pub fn damped_inverse(&self, lambda: impl Into<Scalar>) -> Self {
         let Scalar { value: lambda, error: lambda_error } = lambda.into();
         let n = self.value.rows;
@@ -174,7 +174,7 @@ impl Approx {
         let by_lu = value.abs().matmul(&lu.l.abs()).matmul(&lu.u.abs());
         let by_lu = self.format.gamma(3 * n + 4) * by_lu.frobenius();
         let (trace, trace_inverse) = (matrix.trace(), value.trace());
-        let by_cholesky = bounds::inverse_residual(self.format, trace, trace_inverse, n + 1);
+        let by_cholesky = bounds::inverse_residual(self.format, trace, trace_inverse, bounds::sweep(n));
         let shift = self.error + (n as f64).sqrt() * (lambda_error + self.format.unit * matrix.max_abs());
         assert!(shift < lambda, "the error exceeds the damping");
         let inverse_norm = 1.0 / (lambda - shift);

@@ -189,11 +189,23 @@ pub fn solve(format: Format, l: &Dense, damped: &Dense, x: &Dense, b: &Dense) ->
         .plus(&residual.scaled(F64.gamma(n + 1)))
 }
 
+/// Roundings that an entry passes in a sweep of a Cholesky inverse of order `n` (the factor, its inverse, the product of that with
+/// its transpose), however the sweep is blocked: `2 n + 4`.
+///
+/// A chain is one sum `(c - sum_k a_k b_k) / b`; in any order of its terms, products rounded or fused, it costs one rounding a
+/// term and one for the pivot (Higham Lemma 8.4), so blocking alone adds nothing. But an entry may pass two chains of up to `n`
+/// terms, one after the other: the block below the diagonal of an inverse is multiplied on one side and solved for on the other, and a kernel that
+/// multiplies by the inverse of a diagonal block meets that block's chain before its own. Two pivots or square roots end them; two
+/// roundings form `c A + lambda I`.
+pub fn sweep(n: usize) -> usize {
+    2 * n + 4
+}
+
 /// The left residual of a triangular inverse, `|Y L - I| <= gamma_terms |Y||L|` (Higham section 14.2, method 2 and its
 /// blocked form), plus the oracle's rounding.
 ///
 /// `terms` is `n + 1` when `y_jj = fl(1/l_jj)` and each column is one dot product of length below `n` scaled by `y_jj`;
-/// a blocked sweep adds one for each further product an entry passes through.
+/// a blocked sweep has up to [`sweep`].
 pub fn triangular_inverse(format: Format, y: &Dense, l: &Dense, terms: usize) -> Dense {
     let own = F64.gamma(l.rows + 1);
     let magnitude = y.abs().matmul(&l.abs());
@@ -208,7 +220,7 @@ pub fn triangular_inverse(format: Format, y: &Dense, l: &Dense, terms: usize) ->
 /// second one so (Higham section 14.3; Du Croz and Higham 1992).
 ///
 /// `trace` and `trace_inverse` are of the exact (damped) matrix and its inverse; `terms >= n + 1` as in
-/// [`triangular_inverse`]. Two more `terms` cover a kernel that forms `c A_0 + lambda I`. Infinite where the
+/// [`triangular_inverse`], and two more cover a kernel that forms `c A_0 + lambda I`: [`sweep`] has both. Infinite where the
 /// problem is too ill-conditioned for a bound: test the backward error then.
 pub fn inverse_residual(format: Format, trace: f64, trace_inverse: f64, terms: usize) -> f64 {
     let c = format.gamma(terms);

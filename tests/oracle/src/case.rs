@@ -6,7 +6,7 @@ use crate::bounds::F64;
 use crate::fisher::{concatenated, datapoints, gradients, stacked, with_one};
 use crate::golden::Golden;
 use crate::network::Bias;
-use crate::unfold::{Convolution, group, positions_first};
+use crate::unfold::{Convolution, Order, group, positions_first};
 
 /// A golden network. A layer's blocks are its groups of channels: one, except for a grouped convolution.
 pub struct Case {
@@ -73,8 +73,9 @@ impl Case {
             }];
         };
         let shape = self.golden.shape(&name);
-        let patches = (0..rows.rows).map(|n| convolution.unfold(rows.row(n), shape[1], (shape[2], shape[3]))).collect();
-        by_group(patches, convolution.groups)
+        let size = [1, shape[2], shape[3]];
+        let patches = |g| convolution.unfold(&rows.data, shape[1], size, g, Order::ChannelTaps);
+        (0..convolution.groups).map(patches).collect()
     }
 
     /// The errors of layer `l`, `tensor` being `error_mc`, `error_full` or `gradient_error`.
@@ -97,7 +98,7 @@ impl Case {
         let mut errors = vec![0.0];
         for l in 0..self.layers.len() - 1 {
             let (w, x) = (self.weight(l), self.input_norm(tensor, l));
-            let copies = self.layers[l].map_or(1, |c| c.kernel.0 * c.kernel.1) as f64;
+            let copies = self.layers[l].map_or(1, |c| c.kernel.iter().product()) as f64;
             let propagated = w.frobenius() * copies.sqrt() * errors[l];
             let rounding = F64.gamma(w.cols) * w.frobenius() * x;
             let output = self.golden.matrix(&format!("{tensor}.{}", l + 1));
@@ -146,9 +147,9 @@ impl Case {
 
 /// The convolutions of the golden `cnn`, before its dense layer.
 fn cnn() -> [Convolution; 3] {
-    let padded = Convolution { padding: (1, 1), ..Convolution::square(3) };
-    let strided = Convolution { stride: (2, 2), groups: 2, ..padded };
-    let dilated = Convolution { kernel: (3, 2), padding: (0, 1), dilation: (1, 2), ..Convolution::square(3) };
+    let padded = Convolution { padding: [[0; 2], [1; 2], [1; 2]], ..Convolution::two([3, 3]) };
+    let strided = Convolution { stride: [1, 2, 2], groups: 2, ..padded };
+    let dilated = Convolution { padding: [[0; 2], [0; 2], [1; 2]], dilation: [1, 1, 2], ..Convolution::two([3, 2]) };
     [padded, strided, dilated]
 }
 
