@@ -64,8 +64,7 @@ fn steps<P: Preconditioner<f32>>(make: impl Fn(&[Layer]) -> Optimizer<f32, P>) -
     let mut weights: [Vec<f32>; 3] = layers.map(|layer| values(&mut random, layer.weight_shape()));
     let inputs: [MatRef<'_, f32>; 3] = std::array::from_fn(|l| view(&inputs[l], [BATCH, SIZES[l]]));
     let errors: [MatRef<'_, f32>; 3] = std::array::from_fn(|l| view(&errors[l], [BATCH, SIZES[l + 1]]));
-    let seen: [Observation<'_, f32>; 3] =
-        std::array::from_fn(|l| Observation { inputs: inputs[l], errors: Some(errors[l]) });
+    let seen: [Observation<'_, f32>; 3] = std::array::from_fn(|l| Observation::new(inputs[l]).with_errors(errors[l]));
     let scale = 1.0 / BATCH as f32;
     let low_rank: [Gradient<'_, f32>; 3] =
         std::array::from_fn(|l| Gradient::LowRank { inputs: inputs[l], errors: errors[l], scale });

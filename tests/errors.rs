@@ -272,9 +272,9 @@ impl Batch {
 
     fn seen(&self) -> Vec<Observation<'_, f64>> {
         let (layers, rows) = (layers(), self.rows);
-        let layer = |l: usize| Observation {
-            inputs: matrix(&self.x[l], [rows, layers[l].inputs()]),
-            errors: Some(matrix(&self.e[l], [rows, layers[l].outputs()])),
+        let layer = |l: usize| {
+            let inputs = matrix(&self.x[l], [rows, layers[l].inputs()]);
+            Observation::new(inputs).with_errors(matrix(&self.e[l], [rows, layers[l].outputs()]))
         };
         vec![layer(0), layer(1)]
     }
@@ -320,7 +320,7 @@ fn observations() {
     let error = in_layer(left_alone(&mut kfac, |o| o.observe(&missing)), 1);
     assert!(matches!(error, Error::Missing { what: "errors", .. }), "{error}");
     let mut fewer = good.seen();
-    fewer[1].errors = Some(matrix(&good.e[1], [4, 2]));
+    fewer[1].errors = Some(matrix(&good.e[1], [4, 2]).into());
     assert_shape(in_layer(left_alone(&mut kfac, |o| o.observe(&fewer)), 1), "errors");
     let empty = Batch { rows: 0, ..Batch::new() };
     let error = in_layer(left_alone(&mut kfac, |o| o.observe(&empty.seen())), 0);

@@ -12,7 +12,7 @@ pub enum Job {
     /// Rows that are sums over `t` positions, lower triangle.
     CovarianceReduce { n: usize, t: usize, d: usize },
     /// EK-FAC's second moments.
-    Moments { n: usize, o: usize, i: usize },
+    Moments { n: usize, t: usize, o: usize, i: usize },
     /// `(A + damping I)^-1`.
     Inverse { n: usize, triangle: Triangle },
     /// `L` of `A + damping I = L L^T`.
@@ -40,7 +40,8 @@ impl Job {
         }
         jobs.push(Job::CovarianceBf16 { n: 4096, d: 1024 });
         jobs.push(Job::CovarianceReduce { n: 100, t: 256, d: 512 });
-        jobs.push(Job::Moments { n: 100, o: 1000, i: 1000 });
+        jobs.push(Job::Moments { n: 100, t: 1, o: 1000, i: 1000 });
+        jobs.extend([4, 16, 64].map(|t| Job::Moments { n: 20, t, o: 512, i: 1024 }));
         jobs.extend([4, 8, 16, 32, 256, 512, 1024, 2048, 4096].map(|n| Job::Inverse { n, triangle: Full }));
         jobs.extend([256, 512, 1024, 2048, 4096].map(|n| Job::Inverse { n, triangle: Lower }));
         jobs.extend([1024, 2048].map(|n| Job::Cholesky { n }));
@@ -77,7 +78,7 @@ impl Job {
         match self {
             Job::Covariance { n, d, .. } | Job::CovarianceBf16 { n, d } => format!("N={n} d={d}"),
             Job::CovarianceReduce { n, t, d } => format!("N={n} T={t} d={d}"),
-            Job::Moments { n, o, i } => format!("N={n} o={o} i={i}"),
+            Job::Moments { n, t, o, i } => format!("N={n} T={t} o={o} i={i}"),
             Job::Inverse { n, .. } | Job::Cholesky { n } | Job::Product { n } => format!("n={n}"),
             Job::Solve { n, cols } => format!("n={n} cols={cols}"),
             Job::FoofLowRank { m, o, i } => format!("M={m} o={o} i={i}"),
@@ -91,7 +92,7 @@ impl Job {
         match self {
             Job::Covariance { n, d, .. } | Job::CovarianceBf16 { n, d } => f(n) * f(d) * f(d),
             Job::CovarianceReduce { n, t, d } => f(n) * f(d) * (f(t) + f(d)),
-            Job::Moments { n, o, i } => 2.0 * f(n) * f(o) * f(i),
+            Job::Moments { n, t, o, i } => 2.0 * f(n) * f(t) * f(o) * f(i),
             Job::Inverse { n, .. } => f(n).powi(3),
             Job::Cholesky { n } => f(n).powi(3) / 3.0,
             Job::Solve { n, cols } => 2.0 * f(n) * f(n) * f(cols),

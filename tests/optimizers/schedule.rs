@@ -22,7 +22,7 @@ fn momentum_decay_and_averaging_by_hand() {
     for par in isas() {
         let mut optimizer = Foof::<f64>::new(&layers, options, par).expect("valid options");
         let x = Owned::new(&Dense::identity(2).scaled(2.0));
-        optimizer.observe(&[Observation { inputs: x.view(), errors: None }]).expect("finite");
+        optimizer.observe(&[Observation::new(x.view())]).expect("finite");
         optimizer.refresh().expect("positive definite");
         assert!(optimizer.average(0).is_none(), "no average before the first step");
         let mut random = Random::new(1);

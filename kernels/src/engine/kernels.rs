@@ -21,6 +21,8 @@ pub struct Kernels<T: 'static> {
     tiles: [[TileFn<T>; ROW_STEPS]; MAX_VECTORS],
     /// See [`rows::blend`]. Callable because the table is reached only through an [`Isa`].
     pub(crate) blend: unsafe fn(*mut T, *const T, usize, T, T),
+    /// See [`rows::add_squares`].
+    pub(crate) add_squares: unsafe fn(*mut T, *const T, usize),
     /// See [`rows::copy_rows`].
     pub(crate) copy_rows: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`rows::transpose`].
@@ -67,6 +69,11 @@ macro_rules! table {
                 unsafe { rows::blend::<$t, S>(dst, src, n, alpha, beta) }
             }
             $(#[$feature])?
+            unsafe fn add_squares(dst: *mut $t, src: *const $t, n: usize) {
+                // SAFETY: see above.
+                unsafe { rows::add_squares::<$t, S>(dst, src, n) }
+            }
+            $(#[$feature])?
             unsafe fn copy_rows(
                 dst: *mut $t, step: usize, src: *const $t, src_step: isize, width: usize, count: usize,
             ) {
@@ -101,6 +108,7 @@ macro_rules! table {
                 nr: <S as Simd<$t>>::LANES * <S as Simd<$t>>::VECTORS,
                 tiles: [vectors::<1>(), vectors::<2>(), vectors::<$max_vectors>()],
                 blend,
+                add_squares,
                 copy_rows,
                 transpose,
                 leaf: leaf_op,
