@@ -68,7 +68,7 @@ where
 {
     if shape.contains(&0) {
         // An empty view may point anywhere, with strides of any size.
-        return (NonNull::dangling().as_ptr(), shape.into_dimension().strides([0; R].into_dimension()));
+        return (NonNull::dangling().as_ptr(), shape.into_dimension().into());
     }
     let back: isize = shape.iter().zip(&strides).map(|(&n, &s)| (n as isize - 1) * s.min(0)).sum();
     // The stride of an axis of one element is never taken.
