@@ -10,7 +10,7 @@ use crate::layer::Layer;
 use crate::{Bias, Blend, Element, Error, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq};
 
 /// A preconditioner with schedule, momentum, weight decay and averaging. Memory grows to what the largest mini-batch needs and is then
-/// kept: later steps allocate nothing (refreshes of eigenbases may).
+/// kept: later steps allocate nothing.
 pub struct Optimizer<T, P> {
     pub(super) preconditioner: P,
     pub(super) schedule: Schedule,

@@ -35,7 +35,10 @@ fn states<P: Preconditioner<f32>>(optimizer: &mut Optimizer<f32, P>, seen: [&[Ob
     optimizer.save().expect("a file")
 }
 
-fn makers() -> [fn(&[Observation<'_, f32>], &[Observation<'_, f32>]) -> Vec<u8>; 3] {
+/// Observes twice and saves.
+type Make = fn(&[Observation<'_, f32>], &[Observation<'_, f32>]) -> Vec<u8>;
+
+fn makers() -> [Make; 3] {
     fn foof(a: &[Observation<'_, f32>], b: &[Observation<'_, f32>]) -> Vec<u8> {
         let options = FoofOptions { schedule: never(), ..Default::default() };
         states(&mut Foof::<f32>::new(&layers(), options, Par::seq()).expect("valid options"), [a, b])
@@ -97,9 +100,9 @@ fn half_width_and_strided_observations_give_the_same_state() {
             };
             batch.iter().map(|pair| pair.each_ref().map(move_axis)).collect::<Vec<_>>()
         });
-        let seen = moved.each_ref().map(|batch| {
-            batch.iter().map(|[x, e]| Observation::new(view(x)).with_errors(view(e))).collect::<Vec<_>>()
-        });
+        let seen = moved
+            .each_ref()
+            .map(|batch| batch.iter().map(|[x, e]| Observation::new(view(x)).with_errors(view(e))).collect::<Vec<_>>());
         assert!(make(&seen[0], &seen[1]) == expected, "channels first");
     }
 }
