@@ -155,7 +155,7 @@ x86_64-*) ;;
     exit 0
     ;;
 esac
-# Without its fingerprint the crate is compiled again, and the assembly is that of this source.
+# Without its fingerprint the crate is compiled again, and the assembly written again, even if nothing has changed.
 rm -rf "$target"/release/deps/foof_kernels*.s "$target"/release/.fingerprint/foof-kernels-*
 cargo rustc --quiet -p foof-kernels --release --lib --target-dir "$target" -- \
     --emit asm -C codegen-units=1 -C symbol-mangling-version=v0 -C llvm-args=-x86-asm-syntax=intel

@@ -1,9 +1,9 @@
 //! The Kronecker factors `A <- m A + (1-m) s X^T X` and `B <- m B + (1-m) s E^T E`.
 
-use crate::dense::{check_finite, temporary, temporary_scratch};
+use crate::dense::{check_finite, temporary, temporary_scratch, with_scratch};
 use crate::error::{check_parameter, check_scratch, check_shape};
 use crate::scaling::Scaling;
-use crate::{Bias, Blend, Element, Error, Input, MatMut, MemBuffer, MemStack, Par, Sharing, StackReq, Triangle, View};
+use crate::{Bias, Blend, Element, Error, Input, MatMut, MemStack, Par, Sharing, StackReq, Triangle, View};
 use foof_kernels::covariance::{self as kernel, Spec};
 
 /// Whether the mean over datapoints (and positions) is subtracted first.
@@ -107,7 +107,7 @@ pub fn input_factor_alloc<I: Input>(
     par: Par,
 ) -> Result<(), Error> {
     let req = factor_scratch::<I::Acc>(x.shape(), options, par);
-    input_factor(out, x, options, par, MemStack::new(&mut MemBuffer::new(req)))
+    with_scratch(req, |stack| input_factor(out, x, options, par, stack))
 }
 
 /// [`error_factor`] with scratch of its own.
@@ -121,7 +121,7 @@ pub fn error_factor_alloc<I: Input>(
     par: Par,
 ) -> Result<(), Error> {
     let req = factor_scratch::<I::Acc>(e.shape(), options, par);
-    error_factor(out, e, options, par, MemStack::new(&mut MemBuffer::new(req)))
+    with_scratch(req, |stack| error_factor(out, e, options, par, stack))
 }
 
 /// Everything that can be wrong with a batch but its scratch.

@@ -1,6 +1,6 @@
 //! Small helpers on dense views: temporaries, scans, entrywise updates.
 
-use crate::{Blend, Element, Error, Input, MatMut, MatRef, MemStack, Par, StackReq, View};
+use crate::{Blend, Element, Error, Input, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq, View};
 use dyn_stack::DynArray;
 
 /// Room for `n` zeros.
@@ -13,6 +13,11 @@ pub(crate) fn temporary_scratch<T: Element>(n: usize) -> StackReq {
     StackReq::new::<T>(n)
 }
 
+/// Calls `f` with scratch made for it: what every `*_alloc` twin does.
+pub(crate) fn with_scratch<R>(req: StackReq, f: impl FnOnce(&mut MemStack) -> R) -> R {
+    f(MemStack::new(&mut MemBuffer::new(req)))
+}
+
 /// The first element that is not finite is an error.
 pub(crate) fn check_finite<I: Input>(argument: &'static str, x: View<'_, I, 3>) -> Result<(), Error> {
     for n in 0..x.shape()[0] {
@@ -21,14 +26,6 @@ pub(crate) fn check_finite<I: Input>(argument: &'static str, x: View<'_, I, 3>) 
         }
     }
     Ok(())
-}
-
-/// As [`check_finite`], for a matrix.
-pub(crate) fn check_finite_matrix<T: Element>(argument: &'static str, x: MatRef<'_, T>) -> Result<(), Error> {
-    match not_finite(x) {
-        None => Ok(()),
-        Some(index) => Err(Error::NotFinite { argument, index: index.to_vec() }),
-    }
 }
 
 /// The first entry that is NaN or infinite.
@@ -58,13 +55,4 @@ pub(crate) fn blend_into<T: Element>(out: MatMut<'_, T>, blend: Blend<T>, x: Mat
 /// `sum_ij a_ij b_ij`, rows first.
 pub(crate) fn dot<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> T {
     (0..a.rows()).map(|i| (0..a.cols()).map(|j| a.at([i, j]) * b.at([i, j])).sum()).sum()
-}
-
-/// Copies rows, with a constant 1 after each if `out` has one more column.
-pub(crate) fn flatten_rows<T: Element>(out: MatMut<'_, T>, x: MatRef<'_, T>) {
-    let [n, d] = x.shape();
-    let columns = d..out.cols();
-    let mut out = out;
-    out.rb_mut().submatrix(0..n, 0..d).copy_from(x);
-    out.submatrix(0..n, columns).fill(T::one());
 }

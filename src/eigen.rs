@@ -1,16 +1,18 @@
-//! Eigendecompositions `A = Q diag(a) Q^T` of symmetric matrices, by faer, and copies from and to faer's matrices.
+//! Eigendecompositions `A = Q diag(a) Q^T` of symmetric matrices, by faer.
 
-use crate::dense::{temporary, temporary_scratch};
+use crate::dense::{temporary, temporary_scratch, with_scratch};
 use crate::error::{check_parameter, check_scratch, check_shape};
-use crate::{Element, Error, MatMut, MatRef, MemBuffer, MemStack, StackReq};
+use crate::{Element, Error, MatMut, MatRef, MemStack, StackReq};
 use core::any::TypeId;
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
 
 /// Eigenvalues (ascending) and eigenvectors (columns of `vectors`) of `scale A`, symmetric `[n, n]`, of which the lower triangle is read.
-/// Runs on the calling thread, so that the basis does not depend on the number of threads. About `9 n³` operations.
+/// Runs on the calling thread: faer's bits would depend on the number of threads. Decompose several matrices at once instead, as the
+/// optimisers do. About `9 n³` operations.
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Parameter`], [`Error::NotFinite`], [`Error::Scratch`], [`Error::NoConvergence`]; outputs as they were.
+/// [`Error::Shape`], [`Error::Parameter`], [`Error::NotFinite`] (of `scale A`), [`Error::Scratch`], [`Error::NoConvergence`]; outputs as they
+/// were.
 pub fn self_adjoint_eigen<T: Element>(
     values: &mut [T],
     mut vectors: MatMut<'_, T>,
@@ -24,57 +26,52 @@ pub fn self_adjoint_eigen<T: Element>(
     check_shape("vectors", &[n, n], &vectors.shape())?;
     check_parameter("scale", scale.to_f64(), scale > T::zero() && scale.is_finite(), "a positive finite number")?;
     check_scratch(stack, self_adjoint_eigen_scratch::<T>(n))?;
-    let (mut lower, stack) = temporary::<T>(stack, n * n);
+    check_finite_lower("a", a, scale)?;
     let (mut columns, stack) = temporary::<T>(stack, n * n);
-    let (mut found, stack) = temporary::<T>(stack, n);
-    for i in 0..n {
-        for j in 0..=i {
-            let value = scale * a.at([i, j]);
-            if !value.is_finite() {
-                return Err(Error::NotFinite { argument: "a", index: vec![i, j] });
-            }
-            lower[j * n + i] = value;
-        }
-    }
-    let done = if TypeId::of::<T>() == TypeId::of::<f32>() {
-        decompose::<f32>(cast(&mut lower), cast(&mut columns), cast(&mut found), n, stack)
-    } else {
-        decompose::<f64>(cast(&mut lower), cast(&mut columns), cast(&mut found), n, stack)
-    };
-    done?;
-    values.copy_from_slice(&found);
-    for i in 0..n {
-        for j in 0..n {
-            vectors.set([i, j], columns[j * n + i]);
-        }
-    }
+    let (mut found_values, stack) = temporary::<T>(stack, n);
+    // faer is slow, and rounds differently, where columns are not contiguous.
+    let mut found = MatMut::strided(&mut columns, 0, [n, n], [1, n as isize])?;
+    match a.cast::<f32>() {
+        Some(a) => decompose::<f32>(cast(&mut found_values), found.rb_mut().cast(), Some(a), stack),
+        None => decompose::<f64>(cast(&mut found_values), found.rb_mut().cast(), a.cast(), stack),
+    }?;
+    // The eigenvectors of scale A are those of A.
+    values.iter_mut().zip(&*found_values).for_each(|(value, &found)| *value = scale * found);
+    vectors.copy_from(found.as_ref());
     Ok(())
 }
 
-/// [`Element`] is `f32` or `f64`; faer's traits stay out of our signatures.
+/// The first entry of the lower triangle of `scale A` that is NaN or infinite is an error.
+pub(crate) fn check_finite_lower<T: Element>(argument: &'static str, a: MatRef<'_, T>, scale: T) -> Result<(), Error> {
+    let entries = (0..a.rows()).flat_map(|i| (0..=i).map(move |j| [i, j]));
+    match entries.into_iter().find(|&index| !(scale * a.at(index)).is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(Error::NotFinite { argument, index: index.to_vec() }),
+    }
+}
+
 fn cast<T: Element, R: Element>(slice: &mut [T]) -> &mut [R] {
     bytemuck::cast_slice_mut(slice)
 }
 
+/// [`Element`] is `f32` or `f64`, and the views are of that type; faer's traits stay out of our signatures.
 fn decompose<R: faer::traits::RealField>(
-    lower: &mut [R],
-    columns: &mut [R],
     values: &mut [R],
-    n: usize,
+    vectors: Option<MatMut<'_, R>>,
+    a: Option<MatRef<'_, R>>,
     stack: &mut MemStack,
 ) -> Result<(), Error> {
-    let a = faer::MatRef::from_column_major_slice(lower, n, n);
-    let q = faer::MatMut::from_column_major_slice_mut(columns, n, n);
-    let s = faer::ColMut::from_slice_mut(values).as_diagonal_mut();
-    self_adjoint_evd(a, s, Some(q), faer::Par::Seq, stack, Default::default())
-        .map_err(|_| Error::NoConvergence { size: n })
+    let (Some(vectors), Some(a)) = (vectors, a) else { unreachable!("an element type that is neither f32 nor f64") };
+    let size = a.rows();
+    let values = faer::ColMut::from_slice_mut(values).as_diagonal_mut();
+    self_adjoint_evd(a.into(), values, Some(vectors.into()), faer::Par::Seq, stack, Default::default())
+        .map_err(|_| Error::NoConvergence { size })
 }
 
 /// Scratch of [`self_adjoint_eigen`] of an `[n, n]` matrix.
 pub fn self_adjoint_eigen_scratch<T: Element>(n: usize) -> StackReq {
     let faer = if TypeId::of::<T>() == TypeId::of::<f32>() { faer_scratch::<f32>(n) } else { faer_scratch::<f64>(n) };
-    let own = [n * n, n * n, n].map(temporary_scratch::<T>);
-    StackReq::all_of(&own).and(faer)
+    temporary_scratch::<T>(n * n).and(temporary_scratch::<T>(n)).and(faer)
 }
 
 fn faer_scratch<R: faer::traits::RealField>(n: usize) -> StackReq {
@@ -91,25 +88,6 @@ pub fn self_adjoint_eigen_alloc<T: Element>(
     a: MatRef<'_, T>,
     scale: T,
 ) -> Result<(), Error> {
-    let mut memory = MemBuffer::new(self_adjoint_eigen_scratch::<T>(a.rows()));
-    self_adjoint_eigen(values, vectors, a, scale, MemStack::new(&mut memory))
-}
-
-/// A copy as a faer matrix.
-pub fn to_faer<T: Element>(a: MatRef<'_, T>) -> faer::Mat<T> {
-    faer::Mat::from_fn(a.rows(), a.cols(), |i, j| a.at([i, j]))
-}
-
-/// Copies a faer matrix.
-///
-/// # Errors
-/// [`Error::Shape`], `out` as it was.
-pub fn from_faer<T: Element>(mut out: MatMut<'_, T>, a: faer::MatRef<'_, T>) -> Result<(), Error> {
-    check_shape("out", &[a.nrows(), a.ncols()], &out.shape())?;
-    for i in 0..a.nrows() {
-        for j in 0..a.ncols() {
-            out.set([i, j], a[(i, j)]);
-        }
-    }
-    Ok(())
+    let req = self_adjoint_eigen_scratch::<T>(a.rows());
+    with_scratch(req, |stack| self_adjoint_eigen(values, vectors, a, scale, stack))
 }

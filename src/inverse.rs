@@ -1,8 +1,8 @@
 //! Damped inverses `(s A + lambda I)^-1` and solves, by Cholesky.
 
-use crate::dense::{temporary, temporary_scratch};
+use crate::dense::{temporary, temporary_scratch, with_scratch};
 use crate::error::{check_parameter, check_scratch, check_shape};
-use crate::{Element, Error, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq, Triangle};
+use crate::{Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle};
 use foof_kernels::cholesky as kernel;
 
 /// On which side of the unknown the matrix stands.
@@ -59,7 +59,7 @@ pub fn damped_cholesky_alloc<T: Element>(
     par: Par,
 ) -> Result<(), Error> {
     let req = damped_cholesky_scratch::<T>(a.rows(), par);
-    damped_cholesky(out, a, scale, damping, par, MemStack::new(&mut MemBuffer::new(req)))
+    with_scratch(req, |stack| damped_cholesky(out, a, scale, damping, par, stack))
 }
 
 /// `(scale A + damping I)^-1` for symmetric `a` `[n, n]`, of which the lower triangle is read. `damping = 0` is allowed. `n³ / 2`
@@ -99,7 +99,7 @@ pub fn damped_inverse_alloc<T: Element>(
     par: Par,
 ) -> Result<(), Error> {
     let req = damped_inverse_scratch::<T>(a.rows(), par);
-    damped_inverse(out, a, scale, damping, triangle, par, MemStack::new(&mut MemBuffer::new(req)))
+    with_scratch(req, |stack| damped_inverse(out, a, scale, damping, triangle, par, stack))
 }
 
 /// [`damped_inverse`] with the smallest damping of `damping * 10^k`, `k = 0, 1, ..`, that succeeds, which is returned. `damping` must
@@ -162,7 +162,7 @@ pub fn solve_scratch<T: Element>(n: usize, cols: usize, par: Par) -> StackReq {
 /// [`Error::Shape`], `b` as it was.
 pub fn solve_alloc<T: Element>(l: MatRef<'_, T>, b: MatMut<'_, T>, side: Side, par: Par) -> Result<(), Error> {
     let cols = if side == Side::Left { b.cols() } else { b.rows() };
-    solve(l, b, side, par, MemStack::new(&mut MemBuffer::new(solve_scratch::<T>(l.rows(), cols, par))))
+    with_scratch(solve_scratch::<T>(l.rows(), cols, par), |stack| solve(l, b, side, par, stack))
 }
 
 /// `x^T (L L^T)^-1 x = |L^-1 x|²` for `x` of `n` values.

@@ -55,7 +55,9 @@ pub mod scaling;
 pub use dyn_stack::{MemBuffer, MemStack, StackReq};
 pub use error::Error;
 pub use foof_kernels::covariance::{Bias, Sharing};
-pub use foof_kernels::{Blend, Element, Input, Isa, IsaError, MatMut, MatRef, Par, Triangle, View, ViewError, ViewMut};
+pub use foof_kernels::{
+    AnyView, Blend, Element, Input, Isa, IsaError, MatMut, MatRef, Par, Triangle, View, ViewError, ViewMut,
+};
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]

@@ -1,7 +1,8 @@
 //! Checked matrix products: `out <- beta out + alpha L R`.
 
+use crate::dense::with_scratch;
 use crate::error::{check_scratch, check_shape};
-use crate::{Blend, Element, Error, Input, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq};
+use crate::{Blend, Element, Error, Input, MatMut, MatRef, MemStack, Par, StackReq};
 use foof_kernels::product as kernel;
 
 /// `out <- beta out + alpha lhs rhs`, with `lhs` `[m, k]`, `rhs` `[k, n]`, `out` `[m, n]`, any strides; `beta = 0` does not read
@@ -42,5 +43,5 @@ pub fn product_alloc<L: Input, R: Input<Acc = L::Acc>>(
     par: Par,
 ) -> Result<(), Error> {
     let req = product_scratch::<L::Acc>(lhs.rows(), rhs.cols(), lhs.cols(), par);
-    product(out, blend, lhs, rhs, par, MemStack::new(&mut MemBuffer::new(req)))
+    with_scratch(req, |stack| product(out, blend, lhs, rhs, par, stack))
 }

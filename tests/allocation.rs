@@ -3,7 +3,8 @@
 use foof::inverse::{damped_inverse, damped_inverse_scratch};
 use foof::layer::Layer;
 use foof::optim::{
-    Foof, FoofOptions, Gradient, Kfac, KfacOptions, Observation, Optimizer, Preconditioner, Schedule, StepOptions,
+    Ekfac, EkfacOptions, Foof, FoofOptions, Gradient, Kfac, KfacDamping, KfacOptions, Observation, Optimizer,
+    Preconditioner, Schedule, StepOptions,
 };
 use foof::product::{product, product_scratch};
 use foof::{Blend, MatMut, MatRef, MemBuffer, MemStack, Par, Triangle};
@@ -64,8 +65,7 @@ fn steps<P: Preconditioner<f32>>(make: impl Fn(&[Layer]) -> Optimizer<f32, P>) -
     let mut weights: [Vec<f32>; 3] = layers.map(|layer| values(&mut random, layer.weight_shape()));
     let inputs: [MatRef<'_, f32>; 3] = std::array::from_fn(|l| view(&inputs[l], [BATCH, SIZES[l]]));
     let errors: [MatRef<'_, f32>; 3] = std::array::from_fn(|l| view(&errors[l], [BATCH, SIZES[l + 1]]));
-    let seen: [Observation<'_, f32>; 3] =
-        std::array::from_fn(|l| Observation { inputs: inputs[l], errors: Some(errors[l]) });
+    let seen: [Observation<'_, f32>; 3] = std::array::from_fn(|l| Observation::new(inputs[l]).with_errors(errors[l]));
     let scale = 1.0 / BATCH as f32;
     let low_rank: [Gradient<'_, f32>; 3] =
         std::array::from_fn(|l| Gradient::LowRank { inputs: inputs[l], errors: errors[l], scale });
@@ -128,7 +128,7 @@ fn steady_state_allocates_nothing() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             let par = Par::threads(threads);
             let what = format!("{threads} threads, momentum {momentum}");
-            let (kernels, foof, kfac) = pool.install(|| {
+            let (kernels, foof, kfac, exact, ekfac) = pool.install(|| {
                 let foof = steps(|layers| {
                     let options = FoofOptions { schedule, step, ..Default::default() };
                     Foof::<f32>::new(layers, options, par).expect("valid options")
@@ -137,11 +137,22 @@ fn steady_state_allocates_nothing() {
                     let options = KfacOptions { schedule, step, ..Default::default() };
                     Kfac::<f32>::new(layers, options, par).expect("valid options")
                 });
-                (kernels(par), foof, kfac)
+                let exact = steps(|layers| {
+                    let damping_rule = KfacDamping::Exact;
+                    let options = KfacOptions { damping_rule, schedule, step, ..Default::default() };
+                    Kfac::<f32>::new(layers, options, par).expect("valid options")
+                });
+                let ekfac = steps(|layers| {
+                    let options = EkfacOptions { schedule, step, ..Default::default() };
+                    Ekfac::<f32>::new(layers, options, par).expect("valid options")
+                });
+                (kernels(par), foof, kfac, exact, ekfac)
             });
             assert_eq!(kernels, [0, 0], "{what}: product and inverse");
             assert_eq!(foof, 0, "{what}: FOOF");
             assert_eq!(kfac, 0, "{what}: K-FAC");
+            assert_eq!(exact, 0, "{what}: K-FAC with exact damping");
+            assert_eq!(ekfac, 0, "{what}: EK-FAC");
         }
     }
 }

@@ -1,9 +1,7 @@
 //! Covariances against the dense oracle: every option, exact on integers, within the derived bound on reals.
 
 use dyn_stack::{MemBuffer, MemStack};
-use foof_kernels::covariance::{
-    Bias, Sharing, Spec, covariance, depth, scratch, squared_product, squared_product_scratch,
-};
+use foof_kernels::covariance::{Bias, Sharing, Spec, covariance, depth, scratch};
 use foof_kernels::{Blend, Element, Input, Par, Triangle};
 use foof_oracle::bounds::{self, F64, Format};
 use foof_oracle::compare::{assert_exact, assert_positive_semidefinite, assert_same_bits, assert_within};
@@ -215,36 +213,6 @@ proptest! {
                 run(&x, &plain(Blend::set(0.3)), Buffer::poisoned([d, d], Layout::RowMajor), par).dense()
             };
             assert_exact(&moment(&x.scaled(factor)), &moment(&x).scaled(factor * factor), "scaled");
-        }
-    }
-}
-
-/// `sum_n e_n² x_n²`, an operand squared on each side.
-#[test]
-fn integer_second_moments_are_exact() {
-    let mut random = Random::new(4);
-    for [n, o, i] in [[1, 1, 1], [3, 9, 17], [20, 49, 8], [130, 25, 50], [2500, 6, 30]] {
-        let (e, x, old) = (random.integers(n, o, 3), random.integers(n, i, 3), random.integers(o, i, 8));
-        let squared = |m: &Dense| m.hadamard(m);
-        let fresh = squared(&e).transpose().matmul(&squared(&x));
-        for layout in Layout::ALL {
-            let [e, x] = [&e, &x].map(|m| Buffer::<f32, 2>::matrix(m, layout));
-            for blend in [Blend::set(2.0), Blend { alpha: 2.0, beta: -3.0 }] {
-                let expected = fresh.scaled(2.0).plus(&old.scaled(f64::from(blend.beta)));
-                let what = format!("[{n}, {o}, {i}], {layout:?}");
-                for (isa, got) in for_every_par(&what, |par| {
-                    let mut out = match blend.beta == 0.0 {
-                        true => Buffer::poisoned([o, i], layout),
-                        false => Buffer::matrix(&old, layout),
-                    };
-                    let mut memory = MemBuffer::new(squared_product_scratch::<f32>(o, i, n, par));
-                    squared_product(out.view_mut(), blend, e.view(), x.view(), par, MemStack::new(&mut memory));
-                    out.assert_margins_intact(&what);
-                    out.elements()
-                }) {
-                    assert_exact(&Dense::from_slice(o, i, &got), &expected, &format!("{isa}: {what}"));
-                }
-            }
         }
     }
 }

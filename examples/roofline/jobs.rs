@@ -1,7 +1,7 @@
 //! What is measured: kernels at shapes, named as in the peers' JSON, with the operations a symmetric algorithm needs.
 
-use foof_kernels::conv::{Axis, Conv, Plan};
-use foof_kernels::{Par, Triangle};
+use foof_kernels::Triangle;
+use foof_kernels::conv::{Axis, Conv};
 
 /// A square convolution of `n` square images.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -65,7 +65,7 @@ pub enum Job {
     /// The input factor of a convolution, NCHW, features `(channel, taps)`.
     ConvCovariance { images: Images, triangle: Triangle },
     /// EK-FAC's second moments.
-    Moments { n: usize, o: usize, i: usize },
+    Moments { n: usize, t: usize, o: usize, i: usize },
     /// `(A + damping I)^-1`.
     Inverse { n: usize, triangle: Triangle },
     /// `L` of `A + damping I = L L^T`.
@@ -95,7 +95,8 @@ impl Job {
         jobs.push(Job::CovarianceReduce { n: 100, t: 256, d: 512 });
         jobs.extend(Images::ALL.map(|images| Job::ConvCovariance { images, triangle: Lower }));
         jobs.extend([&Images::ALL[1], &Images::ALL[4]].map(|&images| Job::ConvCovariance { images, triangle: Full }));
-        jobs.push(Job::Moments { n: 100, o: 1000, i: 1000 });
+        jobs.push(Job::Moments { n: 100, t: 1, o: 1000, i: 1000 });
+        jobs.extend([4, 16, 64].map(|t| Job::Moments { n: 20, t, o: 512, i: 1024 }));
         jobs.extend([4, 8, 16, 32, 256, 512, 1024, 2048, 4096].map(|n| Job::Inverse { n, triangle: Full }));
         jobs.extend([256, 512, 1024, 2048, 4096].map(|n| Job::Inverse { n, triangle: Lower }));
         jobs.extend([1024, 2048].map(|n| Job::Cholesky { n }));
@@ -139,22 +140,11 @@ impl Job {
                 let groups = if groups > 1 { format!(" g={groups}") } else { String::new() };
                 format!("N={n} C={c} H={h} k={k} p={p}{stride}{groups}")
             }
-            Job::Moments { n, o, i } => format!("N={n} o={o} i={i}"),
+            Job::Moments { n, t, o, i } => format!("N={n} T={t} o={o} i={i}"),
             Job::Inverse { n, .. } | Job::Cholesky { n } | Job::Product { n } => format!("n={n}"),
             Job::Solve { n, cols } => format!("n={n} cols={cols}"),
             Job::FoofLowRank { m, o, i } => format!("M={m} o={o} i={i}"),
             Job::Foof { o, i } | Job::Kfac { o, i } => format!("o={o} i={i}"),
-        }
-    }
-
-    /// Operations really done where they are fewer than [`flops`](Job::flops) counts: the correlation form's.
-    pub fn real_flops(self, par: Par) -> Option<f64> {
-        match self {
-            Job::ConvCovariance { images, .. } => {
-                let plan = Plan::new::<f32>(&images.conv(), par);
-                Some(2.0 * plan.multiply_adds() as f64 * images.n as f64)
-            }
-            _ => None,
         }
     }
 
@@ -169,7 +159,7 @@ impl Job {
                 let conv = images.conv();
                 f(images.n) * f(conv.positions()) * f(conv.groups()) * f(conv.features()).powi(2)
             }
-            Job::Moments { n, o, i } => 2.0 * f(n) * f(o) * f(i),
+            Job::Moments { n, t, o, i } => 2.0 * f(n) * f(t) * f(o) * f(i),
             Job::Inverse { n, .. } => f(n).powi(3),
             Job::Cholesky { n } => f(n).powi(3) / 3.0,
             Job::Solve { n, cols } => 2.0 * f(n) * f(n) * f(cols),

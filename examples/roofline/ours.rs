@@ -4,7 +4,7 @@ use super::data::{DAMPING, RATE, covariance_matrix, dense, uniform};
 use super::jobs::{Images, Job};
 use dyn_stack::{MemBuffer, MemStack, StackReq};
 use foof_kernels::conv::{self, ConvSpec, Plan};
-use foof_kernels::covariance::{self, Bias, Sharing, Spec, covariance, squared_product, squared_product_scratch};
+use foof_kernels::covariance::{self, Bias, Sharing, Spec, covariance, second_moments, second_moments_scratch};
 use foof_kernels::product::{product, product_scratch};
 use foof_kernels::{Blend, Input, MatMut, MatRef, Par, Triangle, View, ViewMut, cholesky};
 
@@ -15,6 +15,10 @@ const POSITIVE: &str = "a damped covariance is positive definite";
 
 fn mat(data: &[f32], shape: [usize; 2]) -> MatRef<'_, f32> {
     MatRef::new(data, shape).expect("the buffer has the shape's length")
+}
+
+fn tensor(data: &[f32], shape: [usize; 3]) -> View<'_, f32, 3> {
+    View::new(data, shape).expect("the buffer has the shape's length")
 }
 
 fn mat_mut(data: &mut [f32], shape: [usize; 2]) -> MatMut<'_, f32> {
@@ -34,11 +38,12 @@ pub fn work(job: Job, par: Par) -> Work {
             second_moment(uniform(n * t * d, 1), [n, t, d], spec, par)
         }
         Job::ConvCovariance { images, triangle } => conv_covariance(images, triangle, par),
-        Job::Moments { n, o, i } => {
-            let (e, x, mut out) = (uniform(n * o, 1), uniform(n * i, 2), vec![0.0; o * i]);
-            with_scratch(squared_product_scratch::<f32>(o, i, n, par), move |stack| {
+        Job::Moments { n, t, o, i } => {
+            let (e, x, mut out) = (uniform(n * t * o, 1), uniform(n * t * i, 2), vec![0.0; o * i]);
+            with_scratch(second_moments_scratch::<f32>([n, t, o], i, par), move |stack| {
                 let blend = Blend::set(1.0 / n as f32);
-                squared_product(mat_mut(&mut out, [o, i]), blend, mat(&e, [n, o]), mat(&x, [n, i]), par, stack);
+                let (e, x) = (tensor(&e, [n, t, o]), tensor(&x, [n, t, i]));
+                second_moments(mat_mut(&mut out, [o, i]), blend, e, x, par, stack);
             })
         }
         Job::Inverse { n, triangle } => {

@@ -103,7 +103,7 @@ fn observation<'a>(
     inputs: MatRef<'a, f32>,
 ) -> Result<Observation<'a, f32>> {
     let errors = sampling.as_ref().map(|sampling| sampling.errors.layer(layer, inputs.rows()));
-    Ok(Observation { inputs, errors: errors.transpose()? })
+    Ok(Observation { errors: errors.transpose()?.map(Into::into), ..Observation::new(inputs) })
 }
 
 impl<P: Preconditioner<f32>> Method for Preconditioned<P> {

@@ -3,9 +3,9 @@
 use crate::element::{Element, Input};
 use crate::engine::epilogue::{Blend, Store, StoreSymmetric, Triangle};
 use crate::engine::pack::{Centred, Pack, Reduced, Squared, Strided, WithOne};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, grouped};
 use crate::par::Par;
-use crate::view::{MatMut, MatRef, View};
+use crate::view::{MatMut, View};
 use dyn_stack::{MemStack, StackReq};
 
 /// What the positions of a datapoint contribute (Eschenhagen et al. 2023).
@@ -114,29 +114,53 @@ pub fn depth<T: Element>(shape: [usize; 3], bias: Bias, sharing: Sharing, par: P
     engine::depth::<T>(size, size, rows(shape, sharing), true, par)
 }
 
-/// `out[o, i] <- beta out + alpha sum_n e[n, o]² x[n, i]²`: EK-FAC's second moments of rank-one gradients (George et al. 2018).
-/// `N o i` multiply-adds.
+/// `out <- beta out + alpha sum_n (sum_t e_nt x_nt^T)²`, squared entry by entry, for `e` `[N, T, o]`, `x` `[N, T, i]` and `out`
+/// `[o, i]`: EK-FAC's second moments (George et al. 2018), for activations and errors that were projected on the eigenbases. `N T o i`
+/// multiply-adds, and `N o i` for the squares where `T > 1`; rank-one gradients (`T = 1`) are squared while they are packed. No gradient of a
+/// datapoint is formed beyond a tile.
 ///
 /// # Panics
-/// If shapes disagree, or `stack` holds less than [`squared_product_scratch`].
-pub fn squared_product<T: Element>(
+/// If shapes disagree, `T` is zero, or `stack` holds less than [`second_moments_scratch`].
+pub fn second_moments<T: Element>(
     out: MatMut<'_, T>,
     blend: Blend<T>,
-    e: MatRef<'_, T>,
-    x: MatRef<'_, T>,
+    e: View<'_, T, 3>,
+    x: View<'_, T, 3>,
     par: Par,
     stack: &mut MemStack,
 ) {
-    assert!(out.shape() == [e.cols(), x.cols()] && e.rows() == x.rows(), "squared_product: shapes disagree");
-    let (left, right) = (Squared(Strided::columns(e)), Squared(Strided::columns(x)));
+    let ([n, t, o], [_, _, i]) = (e.shape(), x.shape());
+    assert!(out.shape() == [o, i] && x.shape() == [n, t, i] && t > 0, "second_moments: shapes disagree");
+    // Rows of a tile are contiguous: a column-major output is computed as its transpose.
+    let [row_step, col_step] = out.strides().map(isize::unsigned_abs);
+    let (out, left, right) = if row_step < col_step { (out.transpose(), x, e) } else { (out, e, x) };
+    let (left, right) = (Strided::expand(left), Strided::expand(right));
     // SAFETY: the output has the product's shape, checked above.
     let epilogue = unsafe { Store::new(out, blend) };
-    Engine::product(&left, &right, &epilogue, par).run(stack);
+    if t == 1 {
+        Engine::product(&Squared(left), &Squared(right), &epilogue, par).run(stack);
+    } else {
+        grouped::run(&left, &right, t, &epilogue, par, stack);
+    }
 }
 
-/// Scratch of [`squared_product`] for `[n, o]` and `[n, i]`.
-pub fn squared_product_scratch<T: Element>(o: usize, i: usize, n: usize, par: Par) -> StackReq {
-    engine::scratch::<T>(o, i, n, false, par)
+/// Scratch of [`second_moments`] for errors `[N, T, o]` and activations `[N, T, i]`.
+pub fn second_moments_scratch<T: Element>([n, t, o]: [usize; 3], i: usize, par: Par) -> StackReq {
+    let scratch = |m, k| match t {
+        1 => engine::scratch::<T>(m, k, n, false, par),
+        _ => grouped::scratch::<T>(m, k, n * t, par),
+    };
+    scratch(o, i).or(scratch(i, o))
+}
+
+/// The roundings of a term `e_ntj e_nsj x_ntk x_nsk` of an entry of [`second_moments`]:
+/// `|fl(M) - M| <= gamma_depth sum_n (|E_n|^T |X_n|)²`. Twice a datapoint's chain, a square, and a sum over the datapoints.
+pub fn second_moments_depth<T: Element>([n, t, o]: [usize; 3], i: usize, par: Par) -> usize {
+    let depth = |m, k| match t {
+        1 => engine::depth::<T>(m, k, n, false, par) + 2,
+        _ => 2 * grouped::depth::<T>(m, k, t, par) + n + 1,
+    };
+    depth(o, i).max(depth(i, o))
 }
 
 /// `out_i <- scale sum_{n,t} x_nti`, in order of n and t: chains of `N T` additions.

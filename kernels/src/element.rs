@@ -2,6 +2,7 @@
 
 use crate::engine::kernels::Kernels;
 use crate::isa::Isa;
+use crate::view::{AnyView, View};
 use core::fmt::{Debug, Display};
 use half::{bf16, f16};
 
@@ -28,6 +29,14 @@ pub trait Element:
     /// Exact for both element types.
     fn to_f64(self) -> f64;
 
+    /// `bf16`, if it accumulates in this type; else the type itself.
+    #[doc(hidden)]
+    type Bf16: Input<Acc = Self>;
+
+    /// `f16`, likewise.
+    #[doc(hidden)]
+    type F16: Input<Acc = Self>;
+
     /// The microkernels of `isa`.
     #[doc(hidden)]
     fn kernels(isa: Isa) -> &'static Kernels<Self>;
@@ -40,11 +49,18 @@ pub trait Input: Copy + Send + Sync + 'static {
 
     /// Exact conversion to the accumulator.
     fn widen(self) -> Self::Acc;
+
+    /// Forgets the type of a view's elements.
+    #[doc(hidden)]
+    fn any<const R: usize>(view: View<'_, Self, R>) -> AnyView<'_, Self::Acc, R>;
 }
 
 macro_rules! element {
-    ($t:ident) => {
+    ($t:ident, $bf16:ident, $f16:ident) => {
         impl Element for $t {
+            type Bf16 = $bf16;
+            type F16 = $f16;
+
             const UNIT_ROUNDOFF: $t = $t::EPSILON / 2.0;
 
             #[inline]
@@ -69,12 +85,16 @@ macro_rules! element {
             fn widen(self) -> $t {
                 self
             }
+
+            fn any<const R: usize>(view: View<'_, $t, R>) -> AnyView<'_, $t, R> {
+                AnyView::Full(view)
+            }
         }
     };
 }
 
-element!(f32);
-element!(f64);
+element!(f32, bf16, f16);
+element!(f64, f64, f64);
 
 impl Input for bf16 {
     type Acc = f32;
@@ -84,6 +104,10 @@ impl Input for bf16 {
         // bf16 is the upper half of an f32; `to_f32` also quiets NaNs, which costs the vectoriser its loop.
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
+
+    fn any<const R: usize>(view: View<'_, bf16, R>) -> AnyView<'_, f32, R> {
+        AnyView::Bf16(view)
+    }
 }
 
 impl Input for f16 {
@@ -92,5 +116,9 @@ impl Input for f16 {
     #[inline(always)]
     fn widen(self) -> f32 {
         self.to_f32()
+    }
+
+    fn any<const R: usize>(view: View<'_, f16, R>) -> AnyView<'_, f32, R> {
+        AnyView::F16(view)
     }
 }

@@ -20,4 +20,4 @@ pub use element::{Element, Input};
 pub use engine::epilogue::{Blend, Triangle};
 pub use isa::{Isa, IsaError};
 pub use par::Par;
-pub use view::{MatMut, MatRef, View, ViewError, ViewMut};
+pub use view::{AnyView, MatMut, MatRef, View, ViewError, ViewMut};

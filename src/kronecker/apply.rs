@@ -1,9 +1,9 @@
 //! FOOF's and K-FAC's steps with explicit inverses or Cholesky factors.
 
 use super::plan::{Place, Plan};
-use crate::dense::{blend_into, temporary, temporary_scratch};
+use crate::dense::{blend_into, temporary, temporary_scratch, with_scratch};
 use crate::error::{check_scratch, check_shape};
-use crate::{Blend, Element, Error, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq};
+use crate::{Bias, Blend, Element, Error, Input, MatMut, MatRef, MemStack, Par, StackReq};
 use foof_kernels::cholesky::{solve_left, solve_scratch};
 use foof_kernels::product::{product, product_scratch};
 
@@ -54,7 +54,7 @@ pub enum Gradient<'a, T> {
 struct LowRank<'a, T> {
     x: MatRef<'a, T>,
     e: MatRef<'a, T>,
-    one: bool,
+    bias: Bias,
     scale: T,
 }
 
@@ -62,8 +62,10 @@ impl<'a, T: Element> Gradient<'a, T> {
     fn low_rank(&self) -> Option<LowRank<'a, T>> {
         match *self {
             Gradient::Matrix(_) => None,
-            Gradient::LowRank { inputs: x, errors: e, scale } => Some(LowRank { x, e, one: false, scale }),
-            Gradient::LowRankWithBias { inputs: x, errors: e, scale } => Some(LowRank { x, e, one: true, scale }),
+            Gradient::LowRank { inputs: x, errors: e, scale } => Some(LowRank { x, e, bias: Bias::Without, scale }),
+            Gradient::LowRankWithBias { inputs: x, errors: e, scale } => {
+                Some(LowRank { x, e, bias: Bias::With, scale })
+            }
         }
     }
 
@@ -78,7 +80,7 @@ impl<'a, T: Element> Gradient<'a, T> {
             (Gradient::Matrix(u), _) => check_shape("gradient", &[o, i], &u.shape()),
             (_, Some(g)) => {
                 let m = g.x.rows();
-                check_shape("gradient.inputs", &[m, i - usize::from(g.one && i > 0)], &g.x.shape())?;
+                check_shape("gradient.inputs", &[m, i.saturating_sub(g.bias.columns())], &g.x.shape())?;
                 check_shape("gradient.errors", &[m, o], &g.e.shape())
             }
             (_, None) => Ok(()),
@@ -122,29 +124,47 @@ fn times_factor<T: Element>(
     }
 }
 
+/// `out <- [X 1] Q`, or `X Q`, for `x` `[m, d]` of any type.
+pub(crate) fn rows_times<I: Input>(
+    mut out: MatMut<'_, I::Acc>,
+    x: MatRef<'_, I>,
+    bias: Bias,
+    q: MatRef<'_, I::Acc>,
+    par: Par,
+    stack: &mut MemStack,
+) {
+    let one = num_traits::One::one();
+    let d = x.cols();
+    let mut blend = Blend::set(one);
+    if bias == Bias::With {
+        for row in 0..x.rows() {
+            out.rb_mut().row_range(row..row + 1).copy_from(q.row_range(d..d + 1));
+        }
+        blend = Blend::add(one);
+    }
+    product(out, blend, x, q.row_range(0..d), par, stack);
+}
+
+/// Scratch of [`rows_times`].
+pub(crate) fn rows_times_scratch<T: Element>(m: usize, d: usize, bias: Bias, par: Par) -> StackReq {
+    product_scratch::<T>(m, d + bias.columns(), d, par)
+}
+
 /// `out <- [X 1] P`, or `X P`.
 fn rows_times_factor<T: Element>(
     mut out: MatMut<'_, T>,
     x: MatRef<'_, T>,
-    one: bool,
+    bias: Bias,
     factor: Factor<'_, T>,
     par: Par,
     stack: &mut MemStack,
 ) {
-    let i = x.cols();
+    let (m, i) = (x.rows(), x.cols());
     match factor {
-        _ if !one => times_factor(out, Blend::set(T::one()), x, factor, par, stack),
-        Factor::Inverse(p) => {
-            for row in 0..x.rows() {
-                for j in 0..=i {
-                    out.set([row, j], p.at([i, j]));
-                }
-            }
-            product(out, Blend::add(T::one()), x, p.row_range(0..i), par, stack);
-        }
+        Factor::Inverse(p) => rows_times(out, x, bias, p, par, stack),
         Factor::Cholesky(l) => {
-            out.rb_mut().submatrix(0..x.rows(), 0..i).copy_from(x);
-            out.rb_mut().submatrix(0..x.rows(), i..i + 1).fill(T::one());
+            out.rb_mut().submatrix(0..m, 0..i).copy_from(x);
+            out.rb_mut().submatrix(0..m, i..i + bias.columns()).fill(T::one());
             solve_left(l, out.transpose(), par, stack);
         }
     }
@@ -156,12 +176,12 @@ fn outer<T: Element>(
     blend: Blend<T>,
     e: MatRef<'_, T>,
     x: MatRef<'_, T>,
-    one: bool,
+    bias: Bias,
     par: Par,
     stack: &mut MemStack,
 ) {
     let ([o, _], i) = (out.shape(), x.cols());
-    if one {
+    if bias == Bias::With {
         let mut last = out.rb_mut().submatrix(0..o, i..i + 1);
         for row in 0..o {
             let sum: T = (0..e.rows()).map(|m| e.at([m, row])).sum();
@@ -190,7 +210,7 @@ pub(super) fn apply<T: Element>(
 ) {
     let [o, i] = out.shape();
     let plan = Plan::new(o, i, gradient.rows(), error.is_some());
-    let Some(LowRank { x, e, one, scale }) = gradient.low_rank() else {
+    let Some(LowRank { x, e, bias, scale }) = gradient.low_rank() else {
         if let Gradient::Matrix(u) = gradient {
             apply_to_matrix(out, blend, u, Some(input), error, par, stack);
         }
@@ -202,12 +222,12 @@ pub(super) fn apply<T: Element>(
     let (mut x_rows, stack) = temporary::<T>(stack, rows_i);
     let (mut e_rows, stack) = temporary::<T>(stack, rows_o);
     let (mut xp, mut ep);
-    let (x, one, input) = match plan.input {
-        Place::Gradient => (x, one, Some(input)),
+    let (x, bias, input) = match plan.input {
+        Place::Gradient => (x, bias, Some(input)),
         Place::Rows => {
             xp = view_mut(&mut x_rows, [m, i]);
-            rows_times_factor(xp.rb_mut(), x, one, input, par, stack);
-            (xp.as_ref(), false, None)
+            rows_times_factor(xp.rb_mut(), x, bias, input, par, stack);
+            (xp.as_ref(), Bias::Without, None)
         }
     };
     let (e, error) = match (plan.error, error) {
@@ -217,18 +237,18 @@ pub(super) fn apply<T: Element>(
                 Factor::Inverse(q) => Factor::Inverse(q.transpose()),
                 cholesky => cholesky,
             };
-            rows_times_factor(ep.rb_mut(), e, false, transposed, par, stack);
+            rows_times_factor(ep.rb_mut(), e, Bias::Without, transposed, par, stack);
             (ep.as_ref(), None)
         }
         (_, error) => (e, error),
     };
     if input.is_none() && error.is_none() {
         let blend = Blend { alpha: blend.alpha * scale, ..blend };
-        return outer(out, blend, e, x, one, par, stack);
+        return outer(out, blend, e, x, bias, par, stack);
     }
     let (mut u, stack) = temporary::<T>(stack, o * i);
     let mut u = view_mut(&mut u, [o, i]);
-    outer(u.rb_mut(), Blend::set(scale), e, x, one, par, stack);
+    outer(u.rb_mut(), Blend::set(scale), e, x, bias, par, stack);
     apply_to_matrix(out, blend, u.as_ref(), input, error, par, stack);
 }
 
@@ -345,8 +365,8 @@ pub fn foof_step_alloc<T: Element>(
     input: Factor<'_, T>,
     par: Par,
 ) -> Result<(), Error> {
-    let mut memory = MemBuffer::new(step_scratch::<T>(out.shape(), gradient.rows(), par));
-    foof_step(out, blend, gradient, input, par, MemStack::new(&mut memory))
+    let req = step_scratch::<T>(out.shape(), gradient.rows(), par);
+    with_scratch(req, |stack| foof_step(out, blend, gradient, input, par, stack))
 }
 
 /// [`kfac_step`] with scratch of its own.
@@ -361,6 +381,6 @@ pub fn kfac_step_alloc<T: Element>(
     error: Factor<'_, T>,
     par: Par,
 ) -> Result<(), Error> {
-    let mut memory = MemBuffer::new(step_scratch::<T>(out.shape(), gradient.rows(), par));
-    kfac_step(out, blend, gradient, input, error, par, MemStack::new(&mut memory))
+    let req = step_scratch::<T>(out.shape(), gradient.rows(), par);
+    with_scratch(req, |stack| kfac_step(out, blend, gradient, input, error, par, stack))
 }

@@ -1,9 +1,9 @@
 //! Steps in the factors' eigenbases: exact damping and EK-FAC.
 
 use super::apply::{Factor, Gradient, apply, step_scratch};
-use crate::dense::{temporary, temporary_scratch};
+use crate::dense::{temporary, temporary_scratch, with_scratch};
 use crate::error::{check_parameter, check_scratch, check_shape};
-use crate::{Blend, Element, Error, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq};
+use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq};
 use foof_kernels::product::product;
 
 /// Eigenvalues and eigenvectors of a symmetric matrix, `A = Q diag(a) Q^T`.
@@ -40,9 +40,6 @@ pub fn exact_step<T: Element>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Error> {
-    let [o, i] = out.shape();
-    check_shape("input values", &[i], &[input.values.len()])?;
-    check_shape("error values", &[o], &[error.values.len()])?;
     let denominators = Denominators::Products(error.values, input.values);
     eigen_step(out, blend, gradient, [input.vectors, error.vectors], denominators, damping, par, stack)
 }
@@ -64,7 +61,6 @@ pub fn ekfac_step<T: Element>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Error> {
-    check_shape("moments", &out.shape(), &moments.shape())?;
     eigen_step(out, blend, gradient, [input, error], Denominators::Moments(moments), damping, par, stack)
 }
 
@@ -80,6 +76,13 @@ pub(crate) fn eigen_step<T: Element>(
     stack: &mut MemStack,
 ) -> Result<(), Error> {
     let [o, i] = out.shape();
+    match denominators {
+        Denominators::Products(b, a) => {
+            check_shape("input values", &[i], &[a.len()])?;
+            check_shape("error values", &[o], &[b.len()])?;
+        }
+        Denominators::Moments(moments) => check_shape("moments", &[o, i], &moments.shape())?,
+    }
     check_shape("input vectors", &[i, i], &q_a.shape())?;
     check_shape("error vectors", &[o, o], &q_b.shape())?;
     gradient.check([o, i])?;
@@ -125,8 +128,8 @@ pub fn exact_step_alloc<T: Element>(
     damping: T,
     par: Par,
 ) -> Result<(), Error> {
-    let mut memory = MemBuffer::new(eigen_step_scratch::<T>(out.shape(), gradient.rows(), par));
-    exact_step(out, blend, gradient, input, error, damping, par, MemStack::new(&mut memory))
+    let req = eigen_step_scratch::<T>(out.shape(), gradient.rows(), par);
+    with_scratch(req, |stack| exact_step(out, blend, gradient, input, error, damping, par, stack))
 }
 
 /// [`ekfac_step`] with scratch of its own.
@@ -144,6 +147,6 @@ pub fn ekfac_step_alloc<T: Element>(
     damping: T,
     par: Par,
 ) -> Result<(), Error> {
-    let mut memory = MemBuffer::new(eigen_step_scratch::<T>(out.shape(), gradient.rows(), par));
-    ekfac_step(out, blend, gradient, input, error, moments, damping, par, MemStack::new(&mut memory))
+    let req = eigen_step_scratch::<T>(out.shape(), gradient.rows(), par);
+    with_scratch(req, |stack| ekfac_step(out, blend, gradient, input, error, moments, damping, par, stack))
 }

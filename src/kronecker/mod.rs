@@ -7,6 +7,7 @@ mod eigenbasis;
 mod plan;
 
 pub use apply::{Factor, Gradient, foof_step, foof_step_alloc, kfac_step, kfac_step_alloc, step_scratch};
+pub(crate) use apply::{rows_times, rows_times_scratch};
 pub(crate) use eigenbasis::{Denominators, eigen_step};
 pub use eigenbasis::{Eigenbasis, eigen_step_scratch, ekfac_step, ekfac_step_alloc, exact_step, exact_step_alloc};
 pub use plan::{Place, Plan};

@@ -1,9 +1,8 @@
 //! FOOF: gradient descent on neurons, preconditioned with the input factor alone.
 
-use super::delegate::{delegate_observing, delegate_to_factors};
-use super::factors::{Factors, Kind};
+use super::factors::{Extra, Factors, Kind};
 use super::options::{Schedule, StepOptions, check_factors};
-use super::preconditioner::{Entry, Observation, Preconditioner};
+use super::preconditioner::Preconditioner;
 use crate::covariance::Centring;
 use crate::dense::{blend_into, dot, temporary, temporary_scratch};
 use crate::kronecker::{Factor, Gradient, foof_step, step_scratch};
@@ -67,69 +66,69 @@ impl Default for FoofOptions {
     }
 }
 
-/// FOOF's state: input factors and their damped inverses.
+/// FOOF's state: input factors, their damped inverses, and the factor of each layer's update.
 pub struct FoofFactors<T> {
     factors: Factors<T>,
-    damping: T,
-    rule: FoofDamping,
-    scale: FoofScale,
-    /// Factor of each layer's update.
-    gains: Vec<T>,
-    prepared_gains: Vec<T>,
+    options: FoofOptions,
 }
 
 impl<T: Element> Preconditioner<T> for FoofFactors<T> {
     type Options = FoofOptions;
+    type State = Factors<T>;
     const NAME: &'static str = "foof";
 
     fn new(layers: &[Layer], options: &FoofOptions) -> Result<Self, Error> {
         check_factors::<T>(options.damping, options.factor_decay)?;
-        let (rule, scale) = (options.damping_rule, options.scale);
-        if scale != FoofScale::Own && rule == FoofDamping::Fixed {
+        if options.scale != FoofScale::Own && options.damping_rule == FoofDamping::Fixed {
             return Err(Error::Missing { what: "FoofDamping::KfacLambdaA", needed_for: "scaling updates to K-FAC's" });
         }
-        let with_errors = rule == FoofDamping::KfacLambdaA;
-        let factors = Factors::new(layers, options.factor_decay, options.centring, Kind::Inverse, with_errors);
-        let gains = || vec![T::one(); layers.len()];
-        let (gains, prepared_gains) = (gains(), gains());
-        Ok(FoofFactors { factors, damping: T::from_f64(options.damping), rule, scale, gains, prepared_gains })
+        let with_errors = options.damping_rule == FoofDamping::KfacLambdaA;
+        let factors = Factors::new(layers, options.factor_decay, options.centring, Kind::Inverse, with_errors)
+            .with_extras(vec![Extra::new("gains".into(), &[layers.len()], T::one())]);
+        Ok(FoofFactors { factors, options: *options })
     }
 
     fn settings(options: &FoofOptions) -> (Schedule, StepOptions) {
         (options.schedule, options.step)
     }
 
-    delegate_to_factors!();
-    delegate_observing!();
+    fn rules(&self) -> Vec<(&'static str, String)> {
+        let FoofOptions { damping, damping_rule, scale, factor_decay, centring, .. } = self.options;
+        vec![
+            ("damping", format!("{damping:?}")),
+            ("damping_rule", format!("{damping_rule:?}")),
+            ("scale", format!("{scale:?}")),
+            ("factor_decay", format!("{factor_decay:?}")),
+            ("centring", format!("{centring:?}")),
+        ]
+    }
+
+    fn state(&self) -> &Factors<T> {
+        &self.factors
+    }
+
+    fn state_mut(&mut self) -> &mut Factors<T> {
+        &mut self.factors
+    }
 
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        let c = self.factors.correction()?;
-        for l in 0..self.factors.layers.len() {
-            let mut dampings = (self.damping, self.damping);
-            if self.rule == FoofDamping::KfacLambdaA {
-                let (a, b) = (self.factors.inputs[l].mean(c), self.factors.errors[l].mean(c));
-                dampings = damping::heuristic(a, b, self.damping).map_err(|error| error.in_layer(l))?;
+        let c = self.factors.finite_correction()?;
+        let damping = T::from_f64(self.options.damping);
+        let Factors { inputs, errors, extras, .. } = &mut self.factors;
+        for (l, input) in inputs.iter_mut().enumerate() {
+            let mut dampings = (damping, damping);
+            if self.options.damping_rule == FoofDamping::KfacLambdaA {
+                let (a, b) = (input.mean(c), errors[l].mean(c));
+                dampings = damping::heuristic(a, b, damping).map_err(|error| error.in_layer(l))?;
             }
-            self.factors.inputs[l].prepare_inverse(c, dampings.0, par, stack).map_err(|error| error.in_layer(l))?;
-            match self.scale {
+            input.prepare_inverse(c, dampings.0, par, stack)?;
+            match self.options.scale {
                 FoofScale::Own => {}
-                FoofScale::LambdaA => self.prepared_gains[l] = dampings.0 / self.damping,
-                FoofScale::KfacNorm => {
-                    let errors = &mut self.factors.errors[l];
-                    errors.prepare_inverse(c, dampings.1, par, stack).map_err(|error| error.in_layer(l))?;
-                }
+                FoofScale::LambdaA => extras[0].prepared[l] = dampings.0 / damping,
+                FoofScale::KfacNorm => errors[l].prepare_inverse(c, dampings.1, par, stack)?,
             }
         }
         Ok(())
-    }
-
-    fn prepare_scratch(&self, par: Par) -> StackReq {
-        self.factors.prepare_scratch(par)
-    }
-
-    fn commit(&mut self) {
-        self.factors.commit();
-        core::mem::swap(&mut self.gains, &mut self.prepared_gains);
     }
 
     fn precondition(
@@ -142,8 +141,8 @@ impl<T: Element> Preconditioner<T> for FoofFactors<T> {
         stack: &mut MemStack,
     ) -> Result<(), Error> {
         let input = Factor::Inverse(self.factors.inputs[layer].used());
-        if self.scale != FoofScale::KfacNorm {
-            let blend = Blend { alpha: blend.alpha * self.gains[layer], ..blend };
+        if self.options.scale != FoofScale::KfacNorm {
+            let blend = Blend { alpha: blend.alpha * self.factors.extras[0].used[layer], ..blend };
             return foof_step(out, blend, gradient, input, par, stack);
         }
         let shape @ [o, i] = out.shape();
@@ -161,24 +160,12 @@ impl<T: Element> Preconditioner<T> for FoofFactors<T> {
     }
 
     fn precondition_scratch(&self, layer: usize, rows: Option<usize>, par: Par) -> StackReq {
-        let shape @ [o, i] = self.factors.layers[layer].weight_shape();
+        let shape @ [o, i] = self.factors.layer(layer).weight_shape();
         let step = step_scratch::<T>(shape, rows, par);
-        if self.scale != FoofScale::KfacNorm {
+        if self.options.scale != FoofScale::KfacNorm {
             return step;
         }
         let two = temporary_scratch::<T>(o * i).and(temporary_scratch::<T>(o * i));
         two.and(step.or(product_scratch::<T>(o, i, o, par)))
-    }
-
-    fn entries(&self) -> Vec<Entry<'_, T>> {
-        let mut entries = self.factors.entries();
-        entries.push(("gains".into(), vec![self.gains.len()], &self.gains));
-        entries
-    }
-
-    fn entries_mut(&mut self) -> Vec<&mut [T]> {
-        let mut entries = self.factors.entries_mut();
-        entries.push(&mut self.gains);
-        entries
     }
 }

@@ -1,13 +1,12 @@
 //! K-FAC, with heuristic or exact damping.
 
-use super::delegate::{delegate_observing, delegate_to_factors};
 use super::factors::{Factors, Kind};
 use super::options::{Schedule, StepOptions, check_factors};
-use super::preconditioner::{Entry, Observation, Preconditioner};
+use super::preconditioner::Preconditioner;
 use crate::covariance::Centring;
 use crate::kronecker::{Denominators, Factor, Gradient, eigen_step, eigen_step_scratch, kfac_step, step_scratch};
 use crate::layer::Layer;
-use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq, damping};
+use crate::{Blend, Element, Error, MatMut, MemStack, Par, StackReq, damping};
 
 /// How K-FAC is damped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -50,12 +49,12 @@ impl Default for KfacOptions {
 /// K-FAC's state: both factors of each layer, and their damped inverses or eigenbases.
 pub struct KfacFactors<T> {
     factors: Factors<T>,
-    damping: T,
-    rule: KfacDamping,
+    options: KfacOptions,
 }
 
 impl<T: Element> Preconditioner<T> for KfacFactors<T> {
     type Options = KfacOptions;
+    type State = Factors<T>;
     const NAME: &'static str = "kfac";
 
     fn new(layers: &[Layer], options: &KfacOptions) -> Result<Self, Error> {
@@ -65,39 +64,43 @@ impl<T: Element> Preconditioner<T> for KfacFactors<T> {
             KfacDamping::Exact => Kind::Eigenbasis,
         };
         let factors = Factors::new(layers, options.factor_decay, Centring::Raw, kind, true);
-        Ok(KfacFactors { factors, damping: T::from_f64(options.damping), rule: options.damping_rule })
+        Ok(KfacFactors { factors, options: *options })
     }
 
     fn settings(options: &KfacOptions) -> (Schedule, StepOptions) {
         (options.schedule, options.step)
     }
 
-    delegate_to_factors!();
-    delegate_observing!();
+    fn rules(&self) -> Vec<(&'static str, String)> {
+        let KfacOptions { damping, damping_rule, factor_decay, .. } = self.options;
+        vec![
+            ("damping", format!("{damping:?}")),
+            ("damping_rule", format!("{damping_rule:?}")),
+            ("factor_decay", format!("{factor_decay:?}")),
+        ]
+    }
+
+    fn state(&self) -> &Factors<T> {
+        &self.factors
+    }
+
+    fn state_mut(&mut self) -> &mut Factors<T> {
+        &mut self.factors
+    }
 
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        if self.rule == KfacDamping::Exact {
-            return self.factors.prepare_eigenbases(stack);
+        if self.options.damping_rule == KfacDamping::Exact {
+            return self.factors.prepare_eigenbases(par, stack);
         }
-        let c = self.factors.correction()?;
-        for l in 0..self.factors.layers.len() {
-            let (input, error) = (&mut self.factors.inputs[l], &mut self.factors.errors[l]);
-            damping::heuristic(input.mean(c), error.mean(c), self.damping)
-                .and_then(|(lambda_a, lambda_b)| {
-                    input.prepare_inverse(c, lambda_a, par, stack)?;
-                    error.prepare_inverse(c, lambda_b, par, stack)
-                })
-                .map_err(|error| error.in_layer(l))?;
+        let c = self.factors.finite_correction()?;
+        let damping = T::from_f64(self.options.damping);
+        for (l, (input, error)) in self.factors.inputs.iter_mut().zip(&mut self.factors.errors).enumerate() {
+            let (lambda_a, lambda_b) =
+                damping::heuristic(input.mean(c), error.mean(c), damping).map_err(|error| error.in_layer(l))?;
+            input.prepare_inverse(c, lambda_a, par, stack)?;
+            error.prepare_inverse(c, lambda_b, par, stack)?;
         }
         Ok(())
-    }
-
-    fn prepare_scratch(&self, par: Par) -> StackReq {
-        self.factors.prepare_scratch(par)
-    }
-
-    fn commit(&mut self) {
-        self.factors.commit();
     }
 
     fn precondition(
@@ -110,30 +113,23 @@ impl<T: Element> Preconditioner<T> for KfacFactors<T> {
         stack: &mut MemStack,
     ) -> Result<(), Error> {
         let (a, b) = (&self.factors.inputs[layer], &self.factors.errors[layer]);
-        match self.rule {
+        match self.options.damping_rule {
             KfacDamping::Heuristic => {
                 kfac_step(out, blend, gradient, Factor::Inverse(a.used()), Factor::Inverse(b.used()), par, stack)
             }
             KfacDamping::Exact => {
                 let denominators = Denominators::Products(&b.values, &a.values);
-                eigen_step(out, blend, gradient, [a.used(), b.used()], denominators, self.damping, par, stack)
+                let damping = T::from_f64(self.options.damping);
+                eigen_step(out, blend, gradient, [a.used(), b.used()], denominators, damping, par, stack)
             }
         }
     }
 
     fn precondition_scratch(&self, layer: usize, rows: Option<usize>, par: Par) -> StackReq {
-        let shape = self.factors.layers[layer].weight_shape();
-        match self.rule {
+        let shape = self.factors.layer(layer).weight_shape();
+        match self.options.damping_rule {
             KfacDamping::Heuristic => step_scratch::<T>(shape, rows, par),
             KfacDamping::Exact => eigen_step_scratch::<T>(shape, rows, par),
         }
-    }
-
-    fn entries(&self) -> Vec<Entry<'_, T>> {
-        self.factors.entries()
-    }
-
-    fn entries_mut(&mut self) -> Vec<&mut [T]> {
-        self.factors.entries_mut()
     }
 }

@@ -9,8 +9,8 @@
 //! Before training, pass `schedule.initial` mini-batches to [`Optimizer::observe`], then call [`Optimizer::refresh`].
 //! An error leaves weights and state as they were.
 
+mod activations;
 mod compare;
-mod delegate;
 mod ekfac;
 mod factors;
 mod foof;
@@ -21,13 +21,14 @@ mod preconditioner;
 mod state;
 
 pub use crate::kronecker::Gradient;
+pub use activations::{Activations, Observation};
 pub use compare::{cosine, metric_cosine};
 pub use ekfac::{EkfacFactors, EkfacOptions};
 pub use foof::{FoofDamping, FoofFactors, FoofOptions, FoofScale};
 pub use kfac::{KfacDamping, KfacFactors, KfacOptions};
 pub use optimizer::Optimizer;
 pub use options::{Order, Schedule, StepOptions};
-pub use preconditioner::{Entry, Observation, Preconditioner};
+pub use preconditioner::{Entry, Preconditioner, State};
 
 /// FOOF (Benzing 2022): `D = U (A + lambda I)^-1`.
 pub type Foof<T> = Optimizer<T, FoofFactors<T>>;

@@ -1,7 +1,8 @@
 //! The optimiser around a preconditioner.
 
+use super::activations::Observation;
 use super::options::{Order, Schedule, StepOptions};
-use super::preconditioner::{Observation, Preconditioner};
+use super::preconditioner::{Preconditioner, State};
 use crate::dense::blend_into;
 use crate::error::{check_parameter, check_shape};
 use crate::kronecker::Gradient;
@@ -9,7 +10,7 @@ use crate::layer::Layer;
 use crate::{Bias, Blend, Element, Error, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq};
 
 /// A preconditioner with schedule, momentum, weight decay and averaging. Memory grows to what the largest mini-batch needs and is then
-/// kept: later steps allocate nothing (refreshes of eigenbases may).
+/// kept: later steps allocate nothing.
 pub struct Optimizer<T, P> {
     pub(super) preconditioner: P,
     pub(super) schedule: Schedule,
@@ -55,7 +56,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
             layers.iter().map(|layer| vec![T::zero(); layer.weights()]).collect()
         };
         // For gradients as matrices; mini-batches add what they need.
-        let size = (0..layers.len()).fold(preconditioner.prepare_scratch(par), |req, l| {
+        let size = (0..layers.len()).fold(preconditioner.state().prepare_scratch(par), |req, l| {
             req.or(preconditioner.precondition_scratch(l, None, par))
         });
         let memory = Memory { buffer: MemBuffer::new(size), size };
@@ -65,7 +66,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
 
     /// The layers.
     pub fn layers(&self) -> &[Layer] {
-        self.preconditioner.layers()
+        self.preconditioner.state().layers()
     }
 
     /// The number of steps taken.
@@ -110,7 +111,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
     /// # Errors
     /// [`Error::Shape`], [`Error::Missing`] errors, [`Error::EmptyBatch`], [`Error::NotFinite`], with the layer; state as it was.
     pub fn observe(&mut self, observations: &[Observation<'_, T>]) -> Result<(), Error> {
-        self.preconditioner.check(observations)?;
+        self.preconditioner.state().check(observations)?;
         let req = self.preconditioner.observe_scratch(observations, self.par);
         self.preconditioner.observe(observations, self.par, self.memory.stack(req))
     }
@@ -120,9 +121,9 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
     /// # Errors
     /// [`Error::Missing`] before anything was observed; [`Error::NotPositiveDefinite`] with the layer; state as it was.
     pub fn refresh(&mut self) -> Result<(), Error> {
-        let req = self.preconditioner.prepare_scratch(self.par);
+        let req = self.preconditioner.state().prepare_scratch(self.par);
         self.preconditioner.prepare(self.par, self.memory.stack(req))?;
-        self.preconditioner.commit();
+        self.preconditioner.state_mut().commit();
         Ok(())
     }
 
@@ -143,7 +144,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
     }
 
     fn check_ready(&self) -> Result<(), Error> {
-        match self.preconditioner.is_ready() {
+        match self.preconditioner.state().is_ready() {
             true => Ok(()),
             false => Err(Error::Missing { what: "refresh", needed_for: "there are no factors to precondition with" }),
         }
@@ -158,7 +159,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         self.check_ready()?;
         let stack = self.memory.stack(req);
         for (l, out) in out.iter_mut().enumerate() {
-            let gradient = with_constant(&self.preconditioner.layers()[l], gradients[l]);
+            let gradient = with_constant(&self.preconditioner.state().layers()[l], gradients[l]);
             self.preconditioner.precondition(l, out.rb_mut(), Blend::set(T::one()), gradient, self.par, stack)?;
         }
         Ok(())
@@ -182,30 +183,30 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
             self.check_ready()?;
         }
         if observing {
-            self.preconditioner.check(observations)?;
+            self.preconditioner.state().check(observations)?;
             req = req.or(self.preconditioner.observe_scratch(observations, self.par));
         }
         if refreshing {
-            req = req.or(self.preconditioner.prepare_scratch(self.par));
+            req = req.or(self.preconditioner.state().prepare_scratch(self.par));
         }
         // What can fail comes first; what is refreshed is put to use before or after the weights change, as the order says.
         let stack = self.memory.stack(req);
         if refreshing {
-            self.preconditioner.backup();
+            self.preconditioner.state_mut().backup();
         }
         if observing {
             self.preconditioner.observe(observations, self.par, stack)?;
         }
         if refreshing && let Err(error) = self.preconditioner.prepare(self.par, stack) {
-            self.preconditioner.restore();
+            self.preconditioner.state_mut().restore();
             return Err(error);
         }
         if refresh_first {
-            self.preconditioner.commit();
+            self.preconditioner.state_mut().commit();
         }
         self.update(weights, gradients, req)?;
         if refreshing && !refresh_first {
-            self.preconditioner.commit();
+            self.preconditioner.state_mut().commit();
         }
         self.t += 1;
         Ok(())
@@ -224,7 +225,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         let mu = if self.t < momentum_start { T::zero() } else { number(momentum) };
         let stack = self.memory.stack(req);
         for (l, w) in weights.iter_mut().enumerate() {
-            let layer = self.preconditioner.layers()[l];
+            let layer = self.preconditioner.state().layers()[l];
             let gradient = with_constant(&layer, gradients[l]);
             match self.momentum.get_mut(l) {
                 // Without momentum one product changes the weights.
@@ -255,7 +256,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         if observed == 0 {
             return Err(Error::Missing { what: "observations", needed_for: "the metric is made of them" });
         }
-        let (factor, c) = self.preconditioner.input_factor(layer);
+        let (factor, c) = self.preconditioner.state().input_factor(layer);
         super::metric_cosine(a, b, factor, c, damping, self.par)
     }
 }

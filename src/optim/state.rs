@@ -1,13 +1,18 @@
 //! Saving an optimiser's state to safetensors and resuming from it, bit for bit.
 
 use super::optimizer::Optimizer;
-use super::preconditioner::{Entry, Preconditioner};
+use super::preconditioner::{Entry, Preconditioner, State};
 use crate::{Element, Error};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::HashMap;
 
 /// Names the layout of the entries.
-const FORMAT: &str = "foof-optimizer-1";
+const FORMAT: &str = "foof-optimizer-2";
+
+/// The one entry of the file's metadata: with several, their order would be that of a hash map. A line `name = value` for each option, the
+/// checksum last.
+const KEY: &str = "foof";
+const CHECKSUM: &str = "checksum";
 
 fn invalid(entry: &str, reason: impl ToString) -> Error {
     Error::State { entry: entry.into(), reason: reason.to_string() }
@@ -23,7 +28,40 @@ fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
     format!("{:016x}", parts.fold(0xcbf2_9ce4_8422_2325, |hash, part| part.iter().fold(hash, step)))
 }
 
+/// The value of `name` in lines `name = value`, or nothing.
+fn value<'a>(lines: &'a str, name: &str) -> &'a str {
+    lines.lines().filter_map(|line| line.split_once(" = ")).find(|&(key, _)| key == name).map_or("", |(_, value)| value)
+}
+
 impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
+    /// What must be the same where the state is loaded: its numbers were made with these.
+    fn made_with(&self) -> Vec<(String, String)> {
+        let mut made_with = vec![("format".into(), FORMAT.into()), ("method".into(), P::NAME.into())];
+        for (l, layer) in self.layers().iter().enumerate() {
+            let (i, o, t) = (layer.inputs(), layer.outputs(), layer.positions());
+            let sizes = format!("{i} to {o}, bias {:?}, positions {t}, sharing {:?}", layer.bias(), layer.sharing());
+            made_with.push((format!("layer.{l}"), sizes));
+        }
+        made_with.extend(self.preconditioner.rules().into_iter().map(|(name, value)| (name.into(), value)));
+        made_with
+    }
+
+    /// What says how training went on, and may be another where the state is loaded.
+    fn followed(&self) -> [(&'static str, String); 9] {
+        let (schedule, step) = (self.schedule, self.step);
+        [
+            ("schedule.period", schedule.period.to_string()),
+            ("schedule.observe", schedule.observe.to_string()),
+            ("schedule.initial", schedule.initial.to_string()),
+            ("schedule.order", format!("{:?}", schedule.order)),
+            ("step.learning_rate", format!("{:?}", step.learning_rate)),
+            ("step.momentum", format!("{:?}", step.momentum)),
+            ("step.momentum_start", step.momentum_start.to_string()),
+            ("step.weight_decay", format!("{:?}", step.weight_decay)),
+            ("step.polyak", step.polyak.map_or("none".into(), |cap| format!("{cap:?}"))),
+        ]
+    }
+
     fn state(&self) -> Vec<Entry<'_, T>> {
         let mut entries = self.preconditioner.entries();
         for (name, buffers) in [("momentum", &self.momentum), ("average", &self.average)] {
@@ -35,7 +73,8 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         entries
     }
 
-    /// The state as a safetensors file: factors, inverses or eigenbases, momentum, averages, counters. Options are not part of it.
+    /// The state as a safetensors file: factors, inverses or eigenbases, momentum, averages, counters; in the metadata the options. Equal
+    /// states and options give equal bytes.
     ///
     /// # Errors
     /// [`Error::State`] if the file cannot be formed.
@@ -43,9 +82,13 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         let [count, ready] = self.preconditioner.counters();
         let counters = bytes_of_counters([self.t, count, ready]);
         let entries = self.state();
-        let parts = entries.iter().map(|(_, _, values)| bytemuck::cast_slice(values)).chain([&counters[..]]);
-        let metadata = [("format", FORMAT.into()), ("method", P::NAME.into()), ("checksum", checksum(parts))];
-        let metadata: HashMap<String, String> = metadata.map(|(key, value)| (key.into(), value)).into();
+        let line = |name: &str, value: &str| format!("{name} = {value}\n");
+        let made_with = self.made_with().iter().map(|(name, value)| line(name, value)).collect::<String>();
+        let mut lines = made_with + &self.followed().map(|(name, value)| line(name, &value)).concat();
+        let parts = entries.iter().map(|(_, _, values)| bytemuck::cast_slice(values));
+        let sum = checksum(parts.chain([&counters[..], lines.as_bytes()]));
+        lines += &line(CHECKSUM, &sum);
+        let metadata = HashMap::from([(KEY.into(), lines)]);
         let error = |error| invalid("file", error);
         let mut tensors = Vec::new();
         for (name, shape, values) in &entries {
@@ -56,17 +99,23 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         safetensors::serialize(tensors, Some(metadata)).map_err(error)
     }
 
-    /// Resumes from the bytes of [`save`](Self::save), by an optimiser of the same method, layers, element type and kind of options.
+    /// Resumes from the bytes of [`save`](Self::save).
+    ///
+    /// Method, layers, element type, damping, `m` and the method's rules must be those of the saved optimiser: its inverses, eigenbases and
+    /// averages were made with them, and mixed with others would be neither's. Schedule and step options are this optimiser's own; they are
+    /// in the file's metadata for the reader. So a learning rate or a period may change on the way; with the same ones, training goes on
+    /// bit for bit as if it had not stopped. Momentum or averaging must be there where the file has it, and only there.
     ///
     /// # Errors
-    /// [`Error::State`], naming the entry, if the file is truncated, corrupt, or of another optimiser; state as it was.
+    /// [`Error::State`], naming the entry or the option, if the file is truncated, corrupt, or of another optimiser; state as it was.
     pub fn load(&mut self, file: &[u8]) -> Result<(), Error> {
         let (_, metadata) = SafeTensors::read_metadata(file).map_err(|error| invalid("file", error))?;
         let tensors = SafeTensors::deserialize(file).map_err(|error| invalid("file", error))?;
-        let label = |key: &str| metadata.metadata().as_ref().and_then(|map| map.get(key)).map_or("", |value| value);
-        for (key, expected) in [("format", FORMAT), ("method", P::NAME)] {
-            if label(key) != expected {
-                return Err(invalid(key, format!("expected {expected:?}, got {:?}", label(key))));
+        let lines = metadata.metadata().as_ref().and_then(|map| map.get(KEY)).map_or("", |lines| lines);
+        for (name, expected) in self.made_with() {
+            let found = value(lines, &name);
+            if found != expected {
+                return Err(invalid(&name, format!("expected {expected:?}, got {found:?}")));
             }
         }
         let find = |name: &str, dtype: Dtype, shape: &[usize]| {
@@ -88,19 +137,20 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         }
         let bytes = find("counters", Dtype::U64, &[3])?;
         let counters: [u64; 3] = core::array::from_fn(|i| bytemuck::pod_read_unaligned(&bytes[8 * i..8 * i + 8]));
-        if checksum(parts.iter().copied().chain([bytes])) != label("checksum") {
-            return Err(invalid("checksum", "does not match the entries"));
+        let described = lines.find(&format!("{CHECKSUM} = ")).map_or(lines, |end| &lines[..end]);
+        if checksum(parts.iter().copied().chain([bytes, described.as_bytes()])) != value(lines, CHECKSUM) {
+            return Err(invalid(CHECKSUM, "does not match the entries"));
         }
         if counters[2] > 1 {
             return Err(invalid("counters", "the last is not 0 or 1"));
         }
-        let mut targets = self.preconditioner.entries_mut();
+        let mut targets = self.preconditioner.state_mut().entries_mut();
         targets.extend(self.momentum.iter_mut().chain(&mut self.average).map(|values| &mut values[..]));
         for (target, part) in targets.into_iter().zip(parts) {
             bytemuck::cast_slice_mut(target).copy_from_slice(part);
         }
         self.t = counters[0];
-        self.preconditioner.set_counters([counters[1], counters[2]]);
+        self.preconditioner.state_mut().set_counters([counters[1], counters[2]]);
         Ok(())
     }
 }

@@ -76,9 +76,9 @@ impl Batch {
 
     fn seen(&self) -> Vec<Observation<'_, f64>> {
         let (layers, rows) = (layers(), self.rows);
-        let layer = |l: usize| Observation {
-            inputs: matrix(&self.x[l], [rows, layers[l].inputs()]),
-            errors: Some(matrix(&self.e[l], [rows, layers[l].outputs()])),
+        let layer = |l: usize| {
+            let inputs = matrix(&self.x[l], [rows, layers[l].inputs()]);
+            Observation::new(inputs).with_errors(matrix(&self.e[l], [rows, layers[l].outputs()]))
         };
         vec![layer(0), layer(1)]
     }
@@ -127,7 +127,7 @@ fn observations() {
     let error = in_layer(left_alone(&mut kfac, |o| o.observe(&missing)), 1);
     assert!(matches!(error, Error::Missing { what: "errors", .. }), "{error}");
     let mut fewer = good.seen();
-    fewer[1].errors = Some(matrix(&good.e[1], [4, 2]));
+    fewer[1].errors = Some(matrix(&good.e[1], [4, 2]).into());
     assert_shape(in_layer(left_alone(&mut kfac, |o| o.observe(&fewer)), 1), "errors");
     let empty = Batch { rows: 0, ..Batch::new() };
     let error = in_layer(left_alone(&mut kfac, |o| o.observe(&empty.seen())), 0);
@@ -257,8 +257,8 @@ fn positions_and_labels() {
     let data = vec![1.0; 40];
     let mut kfac = Kfac::new(&[layer], KfacOptions::default(), par()).expect("valid options");
     for (inputs, errors, named) in [(7, 7, "inputs"), (2, 2, "inputs"), (6, 9, "errors"), (6, 3, "errors")] {
-        let (inputs, errors) = (matrix(&data, [inputs, 2]), Some(matrix(&data, [errors, 2])));
-        let error = left_alone(&mut kfac, |o| o.observe(&[Observation { inputs, errors }]));
+        let seen = Observation::new(matrix(&data, [inputs, 2])).with_errors(matrix(&data, [errors, 2]));
+        let error = left_alone(&mut kfac, |o| o.observe(&[seen]));
         assert_shape(in_layer(error, 0), named);
     }
 }

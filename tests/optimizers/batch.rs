@@ -45,7 +45,7 @@ impl<T: Element> Batch<T> {
     }
 
     pub fn observations(&self) -> Vec<Observation<'_, T>> {
-        self.0.iter().map(|[x, e]| Observation { inputs: x.view(), errors: Some(e.view()) }).collect()
+        self.0.iter().map(|[x, e]| Observation::new(x.view()).with_errors(e.view())).collect()
     }
 
     /// Mean gradients over the rows.

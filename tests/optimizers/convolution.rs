@@ -101,7 +101,7 @@ fn golden_factors_expand_and_reduce() {
 /// The step of an optimiser that has seen the block's batch.
 fn stepped<P: Preconditioner<f64>>(block: &Block, optimizer: &mut Optimizer<f64, P>, refreshed: bool) -> Dense {
     let [x, e] = [&block.x, &block.e].map(|rows| Owned::<f64>::new(&fisher::stacked(rows)));
-    optimizer.observe(&[Observation { inputs: x.view(), errors: Some(e.view()) }]).expect("finite");
+    optimizer.observe(&[Observation::new(x.view()).with_errors(e.view())]).expect("finite");
     if !refreshed {
         optimizer.refresh().expect("a refresh");
     }

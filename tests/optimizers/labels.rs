@@ -55,7 +55,7 @@ fn all_labels_in_kfac() {
     for par in isas() {
         let options = KfacOptions { damping: lambda, factor_decay: 0.0, schedule: never(), ..Default::default() };
         let mut optimizer = Kfac::<f64>::new(&[golden.layer()], options, par).expect("valid options");
-        let seen = Observation { inputs: golden.x.view(), errors: Some(golden.e.view()) };
+        let seen = Observation::new(golden.x.view()).with_errors(golden.e.view());
         optimizer.observe(&[seen]).expect("finite");
         lower_of(&b).assert_matches(&entry(&optimizer, "layer.0.error.running").lower(), &format!("{par:?}: B"));
         lower_of(&a).assert_matches(&entry(&optimizer, "layer.0.input.running").lower(), &format!("{par:?}: A"));
@@ -82,7 +82,7 @@ fn all_labels_of_one_datapoint_give_the_natural_gradient() {
     let (damping_rule, schedule) = (KfacDamping::Exact, never());
     let options = KfacOptions { damping: lambda, damping_rule, factor_decay: 0.0, schedule, ..Default::default() };
     let mut optimizer = Kfac::<f64>::new(&[golden.layer()], options, Par::seq()).expect("valid options");
-    optimizer.observe(&[Observation { inputs: x.view(), errors: Some(e.view()) }]).expect("finite");
+    optimizer.observe(&[Observation::new(x.view()).with_errors(e.view())]).expect("finite");
     optimizer.refresh().expect("converges");
     let got = &preconditioned(&mut optimizer, &[Gradient::Matrix(golden.u.view())])[0];
     let derived = exact_damping(&optimizer, [&u, &a, &b], lambda);
@@ -105,7 +105,7 @@ fn all_labels_in_ekfac() {
     let options =
         EkfacOptions { damping: golden.case.lambda, factor_decay: m, schedule: never(), ..Default::default() };
     let mut optimizer = Ekfac::<f64>::new(&[golden.layer()], options, Par::seq()).expect("valid options");
-    let seen = [Observation { inputs: x.view(), errors: Some(e.view()) }];
+    let seen = [Observation::new(x.view()).with_errors(e.view())];
     optimizer.observe(&seen).expect("finite");
     optimizer.refresh().expect("converges");
     let named = |optimizer: &Ekfac<f64>, name: &str| Approx::exact_f64(entry(optimizer, &format!("layer.0.{name}")));
@@ -157,7 +157,7 @@ fn labels_within_bound<T: Element>([n, labels, t, o]: [usize; 4], sharing: Shari
         let layer = Layer::dense(i, o).expect("sizes").with_positions(t).expect("positions").with_sharing(sharing);
         let options = KfacOptions { factor_decay: 0.0, schedule: never(), ..Default::default() };
         let mut kfac = Kfac::<T>::new(&[layer], options, par).expect("valid options");
-        kfac.observe(&[Observation { inputs: x.view(), errors: Some(e.view()) }]).expect("finite");
+        kfac.observe(&[Observation::new(x.view()).with_errors(e.view())]).expect("finite");
         assert_within(&entry(&kfac, "layer.0.error.running").lower(), &expected.lower(), &bound, &what);
         ekfac_of_labels(layer, [&x, &e], t, par, &what);
     }
@@ -167,7 +167,7 @@ fn ekfac_of_labels<T: Element>(layer: Layer, [x, e]: [&Owned<T>; 2], t: usize, p
     let m = 0.5;
     let options = EkfacOptions { factor_decay: m, schedule: never(), ..Default::default() };
     let mut ekfac = Ekfac::<T>::new(&[layer], options, par).expect("valid options");
-    let seen = [Observation { inputs: x.view(), errors: Some(e.view()) }];
+    let seen = [Observation::new(x.view()).with_errors(e.view())];
     ekfac.observe(&seen).expect("finite");
     ekfac.refresh().expect("converges");
     let named = |name: &str| Approx::exact(entry(&ekfac, &format!("layer.0.{name}")), Format::of::<T>());

@@ -3,6 +3,7 @@
 
 mod batch;
 mod convolution;
+mod inputs;
 mod invariance;
 mod labels;
 mod methods;

@@ -21,8 +21,8 @@ fn momentum_decay_and_averaging_by_hand() {
     let options = FoofOptions { damping: 2.0, factor_decay: 0.0, schedule: never(), step, ..Default::default() };
     for par in isas() {
         let mut optimizer = Foof::<f64>::new(&layers, options, par).expect("valid options");
-        let x = Owned::new(&Dense::identity(2).scaled(2.0));
-        optimizer.observe(&[Observation { inputs: x.view(), errors: None }]).expect("finite");
+        let x = Owned::<f64>::new(&Dense::identity(2).scaled(2.0));
+        optimizer.observe(&[Observation::new(x.view())]).expect("finite");
         optimizer.refresh().expect("positive definite");
         assert!(optimizer.average(0).is_none(), "no average before the first step");
         let mut random = Random::new(1);

@@ -1,10 +1,11 @@
 //! Saved states resume bit for bit; damaged ones and those of other optimisers are refused.
 
 use crate::batch::{Batch, Owned, dense_layers, views, zeros};
+use foof::covariance::Centring;
 use foof::layer::Layer;
 use foof::optim::{
-    Ekfac, EkfacOptions, Foof, FoofOptions, Kfac, KfacDamping, KfacOptions, Optimizer, Order, Preconditioner, Schedule,
-    StepOptions,
+    Ekfac, EkfacOptions, Foof, FoofDamping, FoofOptions, Kfac, KfacDamping, KfacOptions, Optimizer, Order,
+    Preconditioner, Schedule, StepOptions,
 };
 use foof::{Error, Par};
 use foof_oracle::Random;
@@ -112,4 +113,44 @@ fn states_of_other_methods_and_types_are_refused() {
     assert_eq!(entry(kfac.load(&saved).expect_err("another method")), "method");
     let mut wide = Foof::<f64>::new(&layers, FoofOptions::default(), Par::seq()).expect("valid options");
     assert_eq!(entry(wide.load(&saved).expect_err("another type")), "layer.0.input.running");
+}
+
+/// Saving depends on nothing but the state: no order of a hash map shows.
+#[test]
+fn two_saves_are_equal_bytes() {
+    let layers = dense_layers(&[[3, 2], [2, 4]]);
+    let make = || Ekfac::<f32>::new(&layers, EkfacOptions::default(), Par::seq()).expect("valid options");
+    let saved = make().save().expect("a file");
+    for _ in 0..8 {
+        assert!(make().save().expect("a file") == saved);
+    }
+    let mut other = make();
+    other.load(&saved).expect("the same optimiser");
+    assert!(other.save().expect("a file") == saved);
+}
+
+/// Options that the saved numbers were made with must agree; those that say how to go on need not.
+#[test]
+fn options_of_saved_states() {
+    let layers = dense_layers(&[[3, 2]]);
+    let make = |options| Foof::<f32>::new(&layers, options, Par::seq()).expect("valid options");
+    let options = FoofOptions::default();
+    let saved = make(options).save().expect("a file");
+    let refused = |options: FoofOptions, layer: Option<Layer>| {
+        let layers = layer.map_or(layers.clone(), |layer| vec![layer]);
+        let mut other = Foof::<f32>::new(&layers, options, Par::seq()).expect("valid options");
+        match other.load(&saved).expect_err("other options") {
+            Error::State { entry, .. } => entry,
+            other => panic!("{other}"),
+        }
+    };
+    assert_eq!(refused(FoofOptions { damping: 0.5, ..options }, None), "damping");
+    assert_eq!(refused(FoofOptions { factor_decay: 0.5, ..options }, None), "factor_decay");
+    assert_eq!(refused(FoofOptions { centring: Centring::Centred, ..options }, None), "centring");
+    assert_eq!(refused(FoofOptions { damping_rule: FoofDamping::KfacLambdaA, ..options }, None), "damping_rule");
+    let shared = layers[0].with_positions(2).expect("positions");
+    assert_eq!(refused(options, Some(shared)), "layer.0");
+    let schedule = Schedule { period: 7, observe: 3, ..options.schedule };
+    let step = StepOptions { learning_rate: 0.5, weight_decay: 0.25, ..options.step };
+    make(FoofOptions { schedule, step, ..options }).load(&saved).expect("schedule and step are the loader's own");
 }

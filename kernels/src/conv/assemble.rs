@@ -28,6 +28,9 @@ pub(crate) struct Assembly<'a, T> {
     pub(crate) transposed: bool,
 }
 
+/// See [`Assembly::rows`].
+pub(crate) type AssembleFn<T> = unsafe fn(&Assembly<'_, T>, (usize, usize), [usize; 2], &Scratch, [&mut [T]; 4]);
+
 /// Which sums hold a pair of taps: those of its own class, or of the transposed one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {

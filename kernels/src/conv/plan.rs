@@ -15,7 +15,7 @@ pub enum Form {
     /// One tap, read at every sample: the covariance of the pixels.
     Pixels,
     /// Products of shifted images.
-    Correlation(Correlation),
+    Correlation(Box<Correlation>),
     /// A symmetric update whose patches are formed while packing.
     Unfold,
 }
@@ -35,7 +35,7 @@ impl Plan {
         let gain = unfold_multiply_adds(conv) as f64 / correlation.multiply_adds() as f64;
         let form = match () {
             () if pixels => Form::Pixels,
-            () if gain >= LEAST_GAIN => Form::Correlation(correlation),
+            () if gain >= LEAST_GAIN => Form::Correlation(Box::new(correlation)),
             () => Form::Unfold,
         };
         Plan { conv: *conv, form }
@@ -43,7 +43,7 @@ impl Plan {
 
     /// The correlation form, whatever it gains: for comparisons.
     pub fn correlation<T: Element>(conv: &Conv, par: Par) -> Plan {
-        Plan { conv: *conv, form: Form::Correlation(Correlation::new(conv, T::kernels(par.isa()).nr)) }
+        Plan { conv: *conv, form: Form::Correlation(Box::new(Correlation::new(conv, T::kernels(par.isa()).nr))) }
     }
 
     /// Implicit unfolding, whatever the correlation form would gain: for comparisons.

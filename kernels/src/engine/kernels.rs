@@ -3,7 +3,7 @@
 use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
 use crate::cholesky::leaf::{self, Block, LeafOp};
-use crate::conv::assemble::{Assembly, Scratch};
+use crate::conv::assemble::{AssembleFn, Assembly, Scratch};
 use crate::isa::{Isa, Level};
 
 /// Row counts a register tile is compiled for: powers of two up to the ISA's.
@@ -22,6 +22,8 @@ pub struct Kernels<T: 'static> {
     tiles: [[TileFn<T>; ROW_STEPS]; MAX_VECTORS],
     /// See [`rows::blend`]. Callable because the table is reached only through an [`Isa`].
     pub(crate) blend: unsafe fn(*mut T, *const T, usize, T, T),
+    /// See [`rows::add_squares`].
+    pub(crate) add_squares: unsafe fn(*mut T, *const T, usize),
     /// See [`rows::copy_rows`].
     pub(crate) copy_rows: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`rows::transpose`].
@@ -29,7 +31,7 @@ pub struct Kernels<T: 'static> {
     /// See [`leaf::leaf`].
     pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>) -> usize,
     /// See [`Assembly::rows`].
-    pub(crate) assemble: unsafe fn(&Assembly<'_, T>, (usize, usize), [usize; 2], &Scratch, [&mut [T]; 4]),
+    pub(crate) assemble: AssembleFn<T>,
     /// See [`rows::fma_chains`].
     pub(crate) fma_chains: unsafe fn(usize) -> T,
 }
@@ -68,6 +70,11 @@ macro_rules! table {
             unsafe fn blend(dst: *mut $t, src: *const $t, n: usize, alpha: $t, beta: $t) {
                 // SAFETY: see above.
                 unsafe { rows::blend::<$t, S>(dst, src, n, alpha, beta) }
+            }
+            $(#[$feature])?
+            unsafe fn add_squares(dst: *mut $t, src: *const $t, n: usize) {
+                // SAFETY: see above.
+                unsafe { rows::add_squares::<$t, S>(dst, src, n) }
             }
             $(#[$feature])?
             unsafe fn copy_rows(
@@ -112,6 +119,7 @@ macro_rules! table {
                 nr: <S as Simd<$t>>::LANES * <S as Simd<$t>>::VECTORS,
                 tiles: [vectors::<1>(), vectors::<2>(), vectors::<$max_vectors>()],
                 blend,
+                add_squares,
                 copy_rows,
                 transpose,
                 leaf: leaf_op,

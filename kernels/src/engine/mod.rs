@@ -14,6 +14,7 @@
 //! depend on the number of threads.
 
 pub mod epilogue;
+pub mod grouped;
 pub(crate) mod kernels;
 pub(crate) mod microkernel;
 pub mod pack;
@@ -30,7 +31,7 @@ use kernels::Kernels;
 use microkernel::Depths;
 use pack::Pack;
 pub(crate) use plan::{ALIGN, aligned};
-use plan::{Plan, Region};
+use plan::{Plan, Region, slabs_of};
 
 /// One tiled product: `left [m, k] * right [k, n]`.
 pub struct Engine<'a, T: Element> {
@@ -135,15 +136,7 @@ impl<'a, T: Element> Engine<'a, T> {
 
     fn run_inside(&self, stack: &mut MemStack) {
         let plan = &self.plan;
-        let ahead = plan.packs_ahead();
-        let left_len = if ahead { plan.packed_len(plan.m, plan.k) } else { 0 };
-        let right_len = if ahead && self.right.is_some() { plan.packed_len(plan.n, plan.k) } else { 0 };
-        let (left, stack) = aligned::<T>(stack, left_len);
-        let (right, stack) = aligned::<T>(stack, right_len);
-        let packed = match ahead {
-            true => self.pack_ahead(left, right),
-            false => Packed { left: &[], right: &[] },
-        };
+        let (packed, stack) = self.pack_ahead(stack);
         let degree = self.par.degree();
         let (l, r) = plan.slab_lens();
         let (slabs, stack) = aligned::<T>(stack, (l + r) * degree);
@@ -158,7 +151,7 @@ impl<'a, T: Element> Engine<'a, T> {
             // SAFETY: one task at a time has this worker's number, and one task this partial tile.
             let (slabs, tile) =
                 unsafe { (slabs.part(worker), if plan.chunks > 1 { partials.part(task) } else { tiles.part(worker) }) };
-            self.compute(index, chunk, packed, slabs, tile);
+            self.compute(index, plan.chunk(chunk), packed, slabs, tile);
             if plan.chunks == 1 {
                 self.finish(index, tile);
             }
@@ -178,10 +171,16 @@ impl<'a, T: Element> Engine<'a, T> {
         }
     }
 
-    /// Packs whole operands, by panel and stretch of depth.
-    fn pack_ahead<'s>(&self, left: &'s mut [MaybeUninit<T>], right: &'s mut [MaybeUninit<T>]) -> Packed<'s, T> {
+    /// Packs whole operands, by panel and stretch of depth, if the plan wants it.
+    fn pack_ahead<'s>(&self, stack: &'s mut MemStack) -> (Packed<'s, T>, &'s mut MemStack) {
         const STRETCH: usize = 512;
         let (plan, nr) = (&self.plan, self.plan.nr);
+        if !plan.packs_ahead() {
+            return (Packed { left: &[], right: &[] }, stack);
+        }
+        let right_len = if self.right.is_some() { plan.packed_len(plan.n, plan.k) } else { 0 };
+        let (left, stack) = aligned::<T>(stack, plan.packed_len(plan.m, plan.k));
+        let (right, stack) = aligned::<T>(stack, right_len);
         let left_panels = plan.m.div_ceil(nr);
         let right_panels = if self.right.is_some() { plan.n.div_ceil(nr) } else { 0 };
         let stretches = plan.k.div_ceil(STRETCH);
@@ -203,20 +202,21 @@ impl<'a, T: Element> Engine<'a, T> {
             core::slice::from_raw_parts(memory.as_ptr().cast::<T>(), memory.len())
         };
         let (left, right) = (filled(left), filled(right));
-        Packed { left, right: if self.right.is_some() { right } else { left } }
+        (Packed { left, right: if self.right.is_some() { right } else { left } }, stack)
     }
 
-    /// Sums one chunk of one tile.
-    fn compute(&self, index: usize, chunk: usize, packed: Packed<'_, T>, slabs: &mut [T], tile: &mut [T]) {
+    /// Sums one stretch of depth of one tile.
+    fn compute(&self, index: usize, depths: Range<usize>, packed: Packed<'_, T>, slabs: &mut [T], tile: &mut [T]) {
         let plan = &self.plan;
         let (rows, cols) = plan.tile(index);
-        if plan.chunks > 1 || plan.k == 0 {
+        if plan.chunks > 1 || depths.is_empty() {
             // Chunks are added whole, padding and tiles above the diagonal included; an empty sum is zero.
             tile.fill(T::zero());
         }
         let (slab_left, slab_right) = slabs.split_at_mut(plan.slab_lens().0);
-        for depths in plan.slabs(chunk) {
-            let fresh = depths.start == plan.chunk(chunk).start;
+        let first = depths.start;
+        for depths in slabs_of(depths) {
+            let fresh = depths.start == first;
             if plan.packs_ahead() {
                 let stretch = |packed: &'_ [T], from: usize| packed[from / plan.nr * plan.nr * plan.k..].as_ptr();
                 let l = Panels {

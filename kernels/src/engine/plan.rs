@@ -126,12 +126,6 @@ impl Plan {
         cut(index)..cut(index + 1)
     }
 
-    /// The slabs of a chunk.
-    pub(crate) fn slabs(&self, chunk: usize) -> impl Iterator<Item = Range<usize>> {
-        let depths = self.chunk(chunk);
-        depths.clone().step_by(KC).map(move |p| p..depths.end.min(p + KC))
-    }
-
     /// Packing pays once a panel is read by more than one tile; else each task packs its own slabs, which never leave L2.
     pub(crate) fn packs_ahead(&self) -> bool {
         self.grid() != (1, 1)
@@ -186,10 +180,20 @@ impl Plan {
         ])
     }
 
+    /// One more tile for each worker.
+    pub(crate) fn tiles_scratch<T: Element>(&self, par: Par) -> StackReq {
+        StackReq::new_aligned::<T>(self.tile_len() * self.par(par).degree(), ALIGN)
+    }
+
     /// Elements of the chunks' tiles.
     pub(crate) fn partials_len(&self) -> usize {
         if self.chunks > 1 { self.tile_len() * self.tiles() * self.chunks } else { 0 }
     }
+}
+
+/// The slabs of a stretch of depth.
+pub(crate) fn slabs_of(depths: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    depths.clone().step_by(KC).map(move |p| p..depths.end.min(p + KC))
 }
 
 /// Uninitialised scratch for panels or tiles.

@@ -27,6 +27,27 @@ pub(crate) unsafe fn blend<T: Float, S: Simd<T>>(dst: *mut T, src: *const T, n: 
     }
 }
 
+/// `dst <- dst + src²` over `n` elements.
+///
+/// # Safety
+/// As [`blend`].
+#[inline(always)]
+pub(crate) unsafe fn add_squares<T: Float, S: Simd<T>>(dst: *mut T, src: *const T, n: usize) {
+    // SAFETY: as in blend.
+    unsafe {
+        let mut i = 0;
+        while i + S::LANES <= n {
+            let x = S::load(src.add(i));
+            S::store(dst.add(i), S::fma(x, x, S::load(dst.add(i))));
+            i += S::LANES;
+        }
+        if i < n {
+            let x = S::load_first(src.add(i), n - i);
+            S::store_first(dst.add(i), S::fma(x, x, S::load_first(dst.add(i), n - i)), n - i);
+        }
+    }
+}
+
 /// Copies `count` rows of `width` elements, `src_step` apart, into a panel: rows `step` apart, zeros up to `step`.
 ///
 /// # Safety

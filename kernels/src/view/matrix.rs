@@ -85,6 +85,19 @@ impl<'a, T> View<'a, T, 2> {
 }
 
 impl<'a, T> View<'a, T, 3> {
+    /// `[N, t, d]` as `[N t, d]`, if the positions of a datapoint follow on those of the last.
+    pub fn rows(self) -> Option<MatRef<'a, T>> {
+        let ([n, t, d], [ns, ts, ds]) = (self.shape(), self.strides());
+        let step = match (n, t) {
+            (_, 1) => ns,
+            (1, _) => ts,
+            _ if ns == ts * t as isize => ts,
+            _ => return None,
+        };
+        // SAFETY: the same elements; (a, b) becomes row a t + b.
+        Some(unsafe { self.reshaped([0; 3], [n * t, d], [step, ds]) })
+    }
+
     /// The matrix of positions and features of datapoint `n`.
     ///
     /// # Panics

@@ -1,9 +1,15 @@
 //! Views: a shape and strides over borrowed memory, checked once when made.
 
+mod any;
+#[cfg(feature = "faer")]
+mod faer;
 mod images;
 mod matrix;
+#[cfg(feature = "ndarray")]
+mod ndarray;
 mod tensor;
 
+pub use any::AnyView;
 pub use matrix::{MatMut, MatRef};
 pub use tensor::{View, ViewMut};
 

@@ -1,6 +1,7 @@
 //! Tensor views of any rank.
 
 use super::{ViewError, check_bounds, check_overlap, row_major};
+use core::any::TypeId;
 use core::marker::PhantomData;
 
 /// A read-only view of rank `R`: a shape and strides (in elements, of either sign) over borrowed memory.
@@ -37,6 +38,10 @@ unsafe impl<T: Sync, const R: usize> Sync for View<'_, T, R> {}
 unsafe impl<T: Send, const R: usize> Send for ViewMut<'_, T, R> {}
 // SAFETY: through `&ViewMut` elements can only be read.
 unsafe impl<T: Sync, const R: usize> Sync for ViewMut<'_, T, R> {}
+
+fn same<T: 'static, U: 'static>() -> bool {
+    TypeId::of::<T>() == TypeId::of::<U>()
+}
 
 fn offset<const R: usize>(index: [usize; R], strides: [isize; R]) -> isize {
     index.iter().zip(&strides).map(|(&i, &s)| i as isize * s).sum()
@@ -109,6 +114,24 @@ impl<'a, T, const R: usize> View<'a, T, R> {
     ) -> View<'a, T, Q> {
         let ptr = self.ptr.wrapping_offset(offset(start, self.strides));
         View { ptr, shape, strides, memory: PhantomData }
+    }
+}
+
+impl<'a, T: 'static, const R: usize> View<'a, T, R> {
+    /// The view itself if `U` is `T`, for generic code that must call what is not generic.
+    pub fn cast<U: 'static>(self) -> Option<View<'a, U, R>> {
+        let View { ptr, shape, strides, .. } = self;
+        // SAFETY: T and U are one type.
+        same::<T, U>().then(|| unsafe { View::from_raw(ptr.cast(), shape, strides) })
+    }
+}
+
+impl<'a, T: 'static, const R: usize> ViewMut<'a, T, R> {
+    /// As [`View::cast`].
+    pub fn cast<U: 'static>(self) -> Option<ViewMut<'a, U, R>> {
+        let ViewMut { ptr, shape, strides, .. } = self;
+        // SAFETY: T and U are one type.
+        same::<T, U>().then(|| unsafe { ViewMut::from_raw(ptr.cast(), shape, strides) })
     }
 }
 
