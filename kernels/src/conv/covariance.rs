@@ -32,7 +32,7 @@ pub struct ConvSpec<T> {
 const MANY_GROUPS: usize = 8;
 
 /// Multiply-adds below which a batch is computed on the calling thread.
-const PARALLEL_WORK: u64 = 1 << 20;
+const PARALLEL_WORK: u64 = 1 << 22;
 
 /// Bytes of patches that an implicit unfold packs at once, unless one image has more.
 const PATCH_BYTES: usize = 1 << 22;
@@ -375,7 +375,6 @@ fn correlate<I: Input>(
         let (sums, gathered, scratch) = unsafe {
             (sums.part(if chunks > 1 { index } else { worker }), gathered.part(worker), scratch.part(worker))
         };
-        sums[..slots.total].fill(num_traits::Zero::zero());
         // SAFETY: the images are packed; the buffers have the lengths that were asked for.
         unsafe { task.accumulate(pair, chunk, sums, gathered) };
         if chunks == 1 {

@@ -35,7 +35,8 @@ impl Plan {
         let gain = unfold_multiply_adds(conv) as f64 / correlation.multiply_adds() as f64;
         let form = match () {
             () if pixels => Form::Pixels,
-            () if gain >= LEAST_GAIN => Form::Correlation(Box::new(correlation)),
+            // With one tap there is one product, and the phase that it reads is packed whole.
+            () if gain >= LEAST_GAIN || conv.taps() == 1 => Form::Correlation(Box::new(correlation)),
             () => Form::Unfold,
         };
         Plan { conv: *conv, form }
