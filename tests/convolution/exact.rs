@@ -126,6 +126,17 @@ fn quick() {
     let axis = Axis::new(5, 3).padding(1);
     check(&Conv::new(12, 24, [axis, axis]).unwrap().with_groups(12).unwrap().with_bias(), 3, &mut random);
     check(&Conv::new(12, 24, [axis, axis]).unwrap().with_groups(4).unwrap(), 3, &mut random);
+    for c in [2, 15, 16, 17, 40] {
+        for k in [1, 2, 3, 5] {
+            for (stride, dilation) in [(1, 1), (2, 1), (1, 2)] {
+                let (y, x) = (Axis::new(9, k).padding(1).stride(stride), Axis::new(11, k).dilation(dilation));
+                for order in [FeatureOrder::ChannelTaps, FeatureOrder::TapsChannel] {
+                    check(&Conv::new(c, c, [y, x]).unwrap().with_groups(c).unwrap().with_order(order), 3, &mut random);
+                    check(&Conv::new(c, c, [y, x, y]).unwrap().with_groups(c).unwrap(), 2, &mut random);
+                }
+            }
+        }
+    }
     let axis = Axis::new(40, 3).padding(1);
     check(&Conv::new(16, 24, [axis, axis]).unwrap(), 20, &mut random);
     check(&Conv::new(3, 24, [axis, axis]).unwrap(), 20, &mut random);

@@ -63,6 +63,11 @@ impl Slots {
     pub(crate) fn new(correlation: &Correlation, pair: TilePair, lanes: usize) -> Slots {
         let [left, right] = pair.tiles.map(|tile| correlation.tile_width(tile));
         let [_, y, x] = correlation.most_classes();
+        if correlation.lanes {
+            // Rows are classes, entries vectors.
+            let (row, len) = (x * right, y * x * right);
+            return Slots { row, len, total: len * correlation.products(pair.kind()).accumulators };
+        }
         // A product that starts at a later class writes whole vectors from there.
         let row = (x * right).next_multiple_of(lanes) + if x > 1 { lanes } else { 0 };
         let len = y * left * row;
@@ -81,7 +86,7 @@ impl Slots {
 /// Elements of a worker's gathered left operand.
 pub(crate) fn gathered_len(correlation: &Correlation) -> usize {
     let rows = correlation.most_classes()[1] * correlation.width;
-    if correlation.most_classes()[1] > 1 { SLAB * rows + GATHER } else { 0 }
+    if correlation.most_classes()[1] > 1 && !correlation.lanes { SLAB * rows + GATHER } else { 0 }
 }
 
 /// What a task reads.
@@ -221,6 +226,10 @@ impl<T: Element> Task<'_, T> {
     /// # Safety
     /// As [`part`](Task::part).
     unsafe fn slab(&self, part: &Part<'_, T>, starts: &[usize], length: usize, fresh: bool, gathered: &mut [T]) {
+        if self.correlation.lanes {
+            // SAFETY: the caller's contract.
+            return unsafe { self.slab_of_lanes(part, starts, length, fresh) };
+        }
         let kernels = self.kernels;
         let [left_width, right_width] = part.widths;
         let rows = part.rows.len() * left_width;
@@ -251,6 +260,40 @@ impl<T: Element> Task<'_, T> {
                 unsafe { kernels.tile(step, width)(&depths, l, r, to.add(i * part.to_row + j), part.to_row, fresh) };
                 i += step;
             }
+        }
+    }
+
+    /// The same where a tile's channels are groups of their own.
+    ///
+    /// # Safety
+    /// As [`part`](Task::part).
+    unsafe fn slab_of_lanes(&self, part: &Part<'_, T>, starts: &[usize], length: usize, fresh: bool) {
+        let (kernels, lanes) = (self.kernels, self.kernels.lanes);
+        let starts_at = starts.as_ptr();
+        let depths = Depths {
+            left: starts_at,
+            right: starts_at,
+            runs: starts.len(),
+            len: length,
+            left_step: lanes,
+            right_step: lanes,
+        };
+        let columns = part.columns / lanes;
+        let mut i = part.rows.start;
+        while i < part.rows.end {
+            let rows = kernels.lanes_step(part.rows.end - i);
+            let mut j = 0;
+            while j < columns {
+                let width = kernels.lanes_step(columns - j);
+                let (l, r) = (part.left.wrapping_sub(i * part.class_step), part.right.wrapping_add(j * lanes));
+                // SAFETY: the kernels belong to an ISA this CPU has; the caller's contract for the operands and the slot.
+                unsafe {
+                    let to = part.to.add(i * part.to_row + j * lanes);
+                    kernels.lanes_tile(rows, width)(&depths, l, part.class_step, r, to, part.to_row, fresh);
+                }
+                j += width;
+            }
+            i += rows;
         }
     }
 

@@ -72,6 +72,15 @@ impl Layout {
         Layout { images, block, pitch, phases, channels, columns, image_chunks, row_chunks }
     }
 
+    /// One chunk, one block: a task's own batch.
+    pub(crate) fn whole(correlation: &Correlation, images: usize) -> Layout {
+        let pitch = correlation.axes.each_ref().map(|axis| axis.pitch);
+        let phases = correlation.axes.iter().map(|axis| axis.phases.len()).product();
+        let (block, columns) = (images.max(1), correlation.most_classes()[2] > 1);
+        let channels = correlation.channels;
+        Layout { images, block, pitch, phases, channels, columns, image_chunks: 1, row_chunks: 1 }
+    }
+
     /// Positions of one phase of an image.
     fn positions(&self) -> usize {
         self.pitch.iter().product()
