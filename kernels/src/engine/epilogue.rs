@@ -2,6 +2,7 @@
 
 use super::kernels::Kernels;
 use crate::element::Element;
+use crate::simd::{line, prefetch};
 use crate::view::{MatMut, MatRef};
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -54,6 +55,9 @@ pub trait Epilogue<T: Element>: Sync {
     fn apply(&self, tile: &Tile<'_, T>);
 }
 
+/// Rows of the output that are prefetched ahead: a tile's rows are short and far apart, so hardware prefetchers see no stream.
+const ROWS_AHEAD: usize = 4;
+
 /// An output matrix that several tasks write disjoint parts of.
 struct Shared<'a, T> {
     ptr: *mut T,
@@ -73,6 +77,11 @@ impl<'a, T: Element> Shared<'a, T> {
 
     fn at(&self, i: usize, j: usize) -> *mut T {
         self.ptr.wrapping_offset(i as isize * self.row_step + j as isize * self.col_step)
+    }
+
+    /// Asks for `len` contiguous entries, from (i, j) on, before they are written: they need not exist.
+    fn prefetch(&self, (i, j): (usize, usize), len: usize) {
+        (0..=len).step_by(line::<T>()).for_each(|e| prefetch(self.at(i, j).wrapping_add(e)));
     }
 
     /// Blends `cols` entries of a tile row into row `i` from column `j`.
@@ -111,6 +120,7 @@ impl<'a, T: Element> Store<'a, T> {
 impl<T: Element> Epilogue<T> for Store<'_, T> {
     fn apply(&self, tile: &Tile<'_, T>) {
         for (i, row) in tile.data.chunks_exact(tile.ld).take(tile.rows).enumerate() {
+            self.out.prefetch((tile.row + i + ROWS_AHEAD, tile.col), tile.cols);
             // SAFETY: the tile lies inside the product's shape, which is the output's.
             unsafe { self.out.blend((tile.row + i, tile.col), &row[..tile.cols], self.blend, tile.kernels) };
         }
@@ -138,11 +148,14 @@ impl<'a, T: Element> StoreSymmetric<'a, T> {
 /// The block lies inside the output; its entries below the diagonal and their mirror images belong to the caller alone.
 unsafe fn mirror<T: Element>(out: &Shared<'_, T>, rows: Range<usize>, cols: Range<usize>, kernels: &Kernels<T>) {
     const SIDE: usize = 16;
-    for i0 in rows.clone().step_by(SIDE) {
-        for j0 in cols.clone().step_by(SIDE) {
+    const SQUARES_AHEAD: usize = 3;
+    // Along the rows that are written, whose lines come from further away than those that are read.
+    for j0 in cols.clone().step_by(SIDE) {
+        for i0 in rows.clone().step_by(SIDE) {
             let (i1, j1) = (rows.end.min(i0 + SIDE), cols.end.min(j0 + SIDE));
             if j1 <= i0 && out.col_step == 1 && out.row_step >= 0 {
                 let (to, step) = (out.at(j0, i0), out.row_step);
+                (j0..j1).for_each(|j| prefetch(out.at(j, i0 + SQUARES_AHEAD * SIDE)));
                 // SAFETY: the caller's contract; the two squares lie on different sides of the diagonal.
                 unsafe { (kernels.transpose)(to, step as usize, out.at(i0, j0), step, i1 - i0, j1 - j0) };
                 continue;
@@ -205,6 +218,7 @@ impl<T: Element> Epilogue<T> for StoreSymmetric<'_, T> {
     fn apply(&self, tile: &Tile<'_, T>) {
         for (i, row) in tile.data.chunks_exact(tile.ld).take(tile.rows).enumerate() {
             let cols = tile.cols.min((tile.row + i + 1).saturating_sub(tile.col));
+            self.store.out.prefetch((tile.row + i + ROWS_AHEAD, tile.col), cols);
             // SAFETY: the tile lies inside the product's shape, which is the output's.
             unsafe {
                 self.store.out.blend((tile.row + i, tile.col), &row[..cols], self.store.blend, tile.kernels);

@@ -8,7 +8,11 @@
 //! from `l`, vectors are read from `r`, and all `M * V` sums stay in registers over the whole depth. Per step of depth:
 //! `M * V` FMAs, `V` loads and `M` broadcasts.
 
-use crate::simd::Simd;
+use crate::simd::{Simd, prefetch};
+
+/// Steps of depth that a left strip is prefetched ahead. Its lines are three or fewer apart and used once, which hardware prefetchers
+/// follow badly; this many steps take as long as a read from the last-level cache.
+const AHEAD: usize = 32;
 
 /// What a microkernel does with its sums.
 pub(crate) type TileFn<T> = unsafe fn(depth: usize, l: *const T, r: *const T, c: *mut T, ldc: usize, fresh: bool);
@@ -35,6 +39,7 @@ pub(crate) unsafe fn tile<T: Copy, S: Simd<T>, const M: usize, const V: usize>(
         let (mut lp, mut rp) = (l, r);
         for _ in 0..depth {
             let mut right = [S::splat(zero); V];
+            prefetch(lp.wrapping_add(AHEAD * step));
             for (v, vector) in right.iter_mut().enumerate() {
                 *vector = S::load(rp.add(v * S::LANES));
             }

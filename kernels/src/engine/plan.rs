@@ -10,7 +10,7 @@ use dyn_stack::StackReq;
 const ALIGN: usize = 64;
 
 /// Depth of a packed slab. A right panel of it (`nr * KC` elements, 24 kB with 48 f32) stays in L1 while left panels stream.
-const KC: usize = 128;
+const KC: usize = 256;
 
 /// Sides of macro-tiles, largest first: multiples of every panel width. A tile and its two slabs fill half of a 1 MB L2 (two thirds in f64,
 /// which starts at the second).
