@@ -2,6 +2,7 @@
 
 use super::kernels::Kernels;
 use crate::element::Element;
+use crate::par::Par;
 use crate::simd::{line, prefetch};
 use crate::view::{MatMut, MatRef};
 use core::marker::PhantomData;
@@ -170,48 +171,71 @@ unsafe fn mirror<T: Element>(out: &Shared<'_, T>, rows: Range<usize>, cols: Rang
     }
 }
 
+/// Rows that one task of an entrywise pass over a matrix takes.
+const ROWS: usize = 64;
+
+/// Calls `task` with ranges of at most [`ROWS`] of `n` rows; on the calling thread if there are few.
+fn for_each_rows(n: usize, par: Par, task: &(dyn Fn(Range<usize>) + Sync)) {
+    par.at_most(n / (2 * ROWS)).for_each(n.div_ceil(ROWS), &|_, block| {
+        // The last rows of a triangle are the longest.
+        let end = n - block * ROWS;
+        task(end.saturating_sub(ROWS)..end);
+    });
+}
+
 /// Copies the lower triangle to the upper.
-pub(crate) fn mirror_lower<T: Element>(mut out: MatMut<'_, T>, kernels: &Kernels<T>) {
+pub(crate) fn mirror_lower<T: Element>(mut out: MatMut<'_, T>, par: Par) {
+    let kernels = T::kernels(par.isa());
     let n = out.rows();
     assert_eq!(n, out.cols(), "mirror_lower: the matrix is not square");
-    // SAFETY: the whole matrix, borrowed exclusively.
-    unsafe { mirror(&Shared::new(&mut out), 0..n, 0..n, kernels) }
+    let shared = Shared::new(&mut out);
+    for_each_rows(n, par, &|rows| {
+        let cols = 0..rows.end;
+        // SAFETY: the matrix is borrowed exclusively; these rows below the diagonal and their mirror image are this task's.
+        unsafe { mirror(&shared, rows, cols, kernels) }
+    });
 }
 
 /// `out <- alpha a` on the lower triangle.
-pub(crate) fn scale_lower<T: Element>(mut out: MatMut<'_, T>, alpha: T, a: MatRef<'_, T>, kernels: &Kernels<T>) {
+pub(crate) fn scale_lower<T: Element>(mut out: MatMut<'_, T>, alpha: T, a: MatRef<'_, T>, par: Par) {
+    let kernels = T::kernels(par.isa());
     let n = out.rows();
     assert!(out.shape() == [n, n] && a.shape() == [n, n], "scale_lower: shapes disagree");
     let shared = Shared::new(&mut out);
     let [rs, cs] = a.strides();
-    for i in 0..n {
-        if cs == 1 && shared.col_step == 1 {
-            let row = a.as_ptr().wrapping_offset(i as isize * rs);
-            // SAFETY: the kernels belong to an ISA this CPU has; i + 1 entries of row i on both sides.
-            unsafe { (kernels.blend)(shared.at(i, 0), row, i + 1, alpha, T::zero()) };
-        } else {
-            // SAFETY: (i, j) lies inside the output.
-            (0..=i).for_each(|j| unsafe { *shared.at(i, j) = alpha * a.at([i, j]) });
+    for_each_rows(n, par, &|rows| {
+        for i in rows {
+            if cs == 1 && shared.col_step == 1 {
+                let row = a.as_ptr().wrapping_offset(i as isize * rs);
+                // SAFETY: the kernels belong to an ISA this CPU has; i + 1 entries of row i on both sides, this task's alone.
+                unsafe { (kernels.blend)(shared.at(i, 0), row, i + 1, alpha, T::zero()) };
+            } else {
+                // SAFETY: (i, j) lies inside the output, in a row that is this task's alone.
+                (0..=i).for_each(|j| unsafe { *shared.at(i, j) = alpha * a.at([i, j]) });
+            }
         }
-    }
+    });
 }
 
 /// `out <- -out`
-pub(crate) fn negate<T: Element>(out: &mut MatMut<'_, T>, kernels: &Kernels<T>) {
+pub(crate) fn negate<T: Element>(out: &mut MatMut<'_, T>, par: Par) {
+    let kernels = T::kernels(par.isa());
     let [m, n] = out.shape();
     let shared = Shared::new(out);
     // Along whichever axis is contiguous.
     let (outer, inner, step) = if shared.row_step == 1 { (n, m, [0, 1]) } else { (m, n, [1, 0]) };
-    for i in 0..outer {
-        let line = shared.at(i * step[0], i * step[1]);
-        if shared.row_step == 1 || shared.col_step == 1 {
-            // SAFETY: the kernels belong to an ISA this CPU has; one contiguous line of the output onto itself.
-            unsafe { (kernels.blend)(line, line, inner, -T::one(), T::zero()) };
-        } else {
-            // SAFETY: (i, j) lies inside the output.
-            (0..inner).for_each(|j| unsafe { *shared.at(i, j) = -*shared.at(i, j) });
+    for_each_rows(outer, par, &|lines| {
+        for i in lines {
+            let line = shared.at(i * step[0], i * step[1]);
+            if shared.row_step == 1 || shared.col_step == 1 {
+                // SAFETY: the kernels belong to an ISA this CPU has; one contiguous line of the output onto itself, this task's alone.
+                unsafe { (kernels.blend)(line, line, inner, -T::one(), T::zero()) };
+            } else {
+                // SAFETY: (i, j) lies inside the output, in a line that is this task's alone.
+                (0..inner).for_each(|j| unsafe { *shared.at(i, j) = -*shared.at(i, j) });
+            }
         }
-    }
+    });
 }
 
 impl<T: Element> Epilogue<T> for StoreSymmetric<'_, T> {
