@@ -1,3 +1,5 @@
-//! Covariances of convolutions against an explicit unfold.
+//! Convolutions: their covariances against an explicit unfold, their products against their definition.
 
 mod exact;
+mod naive;
+mod products;

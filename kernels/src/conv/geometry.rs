@@ -280,6 +280,11 @@ impl Conv {
         self.features() + self.bias.columns()
     }
 
+    /// The shape of the weights: `[out_channels, features]`, with bias `[out_channels, features + 1]`.
+    pub fn weight_shape(&self) -> [usize; 2] {
+        [self.out_channels, self.factor_size()]
+    }
+
     /// `T`: outputs of an image.
     pub fn positions(&self) -> usize {
         self.axes.iter().map(Axis::outputs).product()

@@ -1,4 +1,4 @@
-//! Convolutions: their covariances without unfolding.
+//! Convolutions: their covariances and their own products, without unfolding.
 //!
 //! | module | what it says |
 //! |---|---|
@@ -9,6 +9,8 @@
 //! | `correlate`, `assemble` | the products, and the factor from their sums |
 //! | [`patches`], [`sums`] | patches formed while packing; sums over windows |
 //! | [`covariance`](mod@covariance) | all of it together |
+//! | [`product`] | outputs, gradients of inputs and weights |
+//! | `phase`, `store`, `groups` | pixels that share their taps; where tiles go; groups of channels |
 
 pub(crate) mod assemble;
 pub(crate) mod axis;
@@ -16,10 +18,14 @@ pub(crate) mod correlate;
 pub mod correlation;
 pub mod covariance;
 pub mod geometry;
+mod groups;
 mod image;
 mod layout;
 pub mod patches;
+mod phase;
 pub mod plan;
+pub mod product;
+mod store;
 pub mod sums;
 
 pub use covariance::{ConvSpec, covariance, depth, scratch};

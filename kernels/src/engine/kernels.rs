@@ -24,6 +24,8 @@ pub struct Kernels<T: 'static> {
     pub(crate) blend: unsafe fn(*mut T, *const T, usize, T, T),
     /// See [`rows::copy_rows`].
     pub(crate) copy_rows: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
+    /// See [`rows::copy_block`].
+    pub(crate) copy_block: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`rows::transpose`].
     pub(crate) transpose: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`leaf::leaf`].
@@ -77,6 +79,13 @@ macro_rules! table {
                 unsafe { rows::copy_rows::<$t, S>(dst, step, src, src_step, width, count) }
             }
             $(#[$feature])?
+            unsafe fn copy_block(
+                dst: *mut $t, dst_step: usize, src: *const $t, src_step: isize, width: usize, count: usize,
+            ) {
+                // SAFETY: see above.
+                unsafe { rows::copy_block::<$t, S>(dst, dst_step, src, src_step, width, count) }
+            }
+            $(#[$feature])?
             unsafe fn transpose(
                 dst: *mut $t, dst_step: usize, src: *const $t, src_step: isize, rows: usize, cols: usize,
             ) {
@@ -112,6 +121,7 @@ macro_rules! table {
                 tiles: [vectors::<1>(), vectors::<2>(), vectors::<$max_vectors>()],
                 blend,
                 copy_rows,
+                copy_block,
                 transpose,
                 leaf: leaf_op,
                 assemble,
