@@ -302,6 +302,12 @@ impl Conv {
         [n, self.out_channels, z, y, x]
     }
 
+    /// The identity on this convolution's outputs, by group: one tap, no bias. Its patches are the pixels of the errors.
+    pub fn outputs_only(&self) -> Conv {
+        let axes = self.axes.map(|axis| Axis::new(axis.outputs(), 1));
+        Conv { in_channels: self.out_channels, bias: Bias::Without, axes, ..*self }
+    }
+
     /// The place of tap `(p, q, r)`, numbered row-major, of a group's channel among its features.
     pub fn feature(&self, channel: usize, tap: usize) -> usize {
         match self.order {

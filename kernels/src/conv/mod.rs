@@ -9,6 +9,7 @@
 //! | `correlate`, `assemble` | the products, and the factor from their sums |
 //! | [`patches`], [`sums`] | patches formed while packing; sums over windows |
 //! | [`covariance`](mod@covariance) | all of it together |
+//! | [`errors`] | the covariance of the errors |
 //! | [`product`] | outputs, gradients of inputs and weights |
 //! | `phase`, `store`, `groups` | pixels that share their taps; where tiles go; groups of channels |
 
@@ -17,6 +18,7 @@ pub(crate) mod axis;
 pub(crate) mod correlate;
 pub mod correlation;
 pub mod covariance;
+pub mod errors;
 pub mod geometry;
 mod groups;
 mod image;

@@ -177,12 +177,12 @@ pub fn input_gradient<W: Input, E: Input<Acc = W::Acc>>(
     let out = SharedTensor::new(out);
     groups::for_each(conv.groups(), par, input_each::<W::Acc>(n, conv), stack, &|g, par, stack| {
         let (memory, stack) = aligned::<W::Acc>(stack, o * c * conv.taps());
-        let memory = Buffers::new(memory, conv.taps());
+        let memory = Buffers::new(memory, conv.taps() * o);
         let rows = weights.row_range(part(g, o));
-        par.for_each(conv.taps(), &|_, tap| {
-            // SAFETY: one task has this tap's part, and fills it.
-            let to = unsafe { memory.part(tap) };
-            for (row, to) in to.chunks_exact_mut(c).enumerate() {
+        par.for_each(o, &|_, row| {
+            for tap in 0..conv.taps() {
+                // SAFETY: one task has this row's parts, and fills them.
+                let to = unsafe { memory.part(tap * o + row) };
                 to.iter_mut().enumerate().for_each(|(c, to)| *to = rows.at([row, conv.feature(c, tap)]).widen());
             }
         });
