@@ -1,3 +1,7 @@
-//! Covariances of convolutions against an explicit unfold.
+//! Convolutions: their covariances against an explicit unfold, their products against their definition.
 
+mod errors;
 mod exact;
+mod factors;
+mod naive;
+mod products;
