@@ -47,17 +47,25 @@ impl Par {
         Par { degree: self.degree.min(n.max(1)), ..self }
     }
 
-    /// Runs `task(worker, index)` for every index below `count`: each worker takes the next index when it is free, so put costly tasks first.
+    /// Runs `task(worker, index)` for every index below `count`. Each worker begins with its own stretch of the indices, so that calls
+    /// with the same count find a task's data in the cache of the core that last had it; who is done helps the others.
     /// Which worker runs a task is not determined; the task must not let its result depend on it.
     pub(crate) fn for_each(self, count: usize, task: &(dyn Fn(usize, usize) + Sync)) {
-        let next = AtomicUsize::new(0);
-        self.at_most(count).workers(&|worker| {
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= count {
-                    break;
+        const QUEUES: usize = 64;
+        let par = self.at_most(count);
+        let queues = par.degree.min(QUEUES);
+        let next = [const { AtomicUsize::new(0) }; QUEUES];
+        let cut = |queue: usize| count * queue / queues;
+        par.workers(&|worker| {
+            for queue in (0..queues).map(|other| (worker + other) % queues) {
+                let (start, length) = (cut(queue), cut(queue + 1) - cut(queue));
+                loop {
+                    let index = next[queue].fetch_add(1, Ordering::Relaxed);
+                    if index >= length {
+                        break;
+                    }
+                    task(worker, start + index);
                 }
-                task(worker, index);
             }
         });
     }
