@@ -1,3 +1,14 @@
-//! Covariances of convolutions against an explicit unfold.
+//! Convolutions: covariances against an explicit unfold, plans, geometries.
 
-mod exact;
+mod batches;
+mod channels;
+mod geometries;
+mod geometry;
+mod golden;
+mod layouts;
+mod plans;
+mod problem;
+mod reals;
+mod residual;
+mod sharing;
+mod structure;
