@@ -63,7 +63,8 @@ inspect() {
         }
         loads = 0; arithmetic = 0
         for (j = best_from; best && j < best_to; j++) {
-            if (line[j] ~ /ptr \[/) loads++
+            # A prefetch is a hint, not a load that an FMA waits for.
+            if (line[j] ~ /ptr \[/ && line[j] !~ /^prefetch/) loads++
             if (isa != "portable" && line[j] ~ /\[[^]]*rsp/) refuse("the stack in the inner loop: " line[j])
             if (line[j] ~ /^v?mulp[sd]/ && isa == "portable") arithmetic++
             if (line[j] ~ /^vfmadd[0-9]+p[sd]/ && line[j] ~ width) arithmetic++

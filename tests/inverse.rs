@@ -266,6 +266,24 @@ fn solves_have_small_residuals() {
     solves_within_bound::<f64>();
 }
 
+/// Large enough that every way of sharing the sweeps out is taken: tiles of products, columns of right-hand sides, forked halves.
+#[test]
+fn threads_change_no_bit_of_a_shared_sweep() {
+    let (n, cols) = (600, 300);
+    let mut random = Random::new(14);
+    let x = random.normals(n, n).scaled(1.0 / (n as f64).sqrt());
+    let (a, b) = (x.transpose().matmul(&x), random.normals(n, cols));
+    for_every_par("inverse", |par| inverse::<f32>(&a, 0.125, Triangle::Full, Layout::RowMajor, par).elements());
+    let damped = a.damped(0.125);
+    for_every_par("solve", |par| {
+        let l = factor::<f32>(&damped, Layout::RowMajor, par).expect("positive definite");
+        let (l, mut x) = (Buffer::<f32, 2>::matrix(&l, Layout::RowMajor), Buffer::matrix(&b, Layout::RowMajor));
+        let mut memory = MemBuffer::new(solve_scratch::<f32>(n, cols, par));
+        solve_left(l.view(), x.view_mut(), par, MemStack::new(&mut memory));
+        x.elements()
+    });
+}
+
 /// At a benchmark's size: the residual of a random vector, in f64, where the bound is below one.
 #[test]
 fn a_large_inverse_passes_a_random_vector_check() {

@@ -150,7 +150,16 @@ fn unfold(out: &mut [f32], x: &[f32], images: Images, channels: std::ops::Range<
                 continue;
             };
             let row = &x[((image * c + channel) * h + y) * h..][..h];
-            out.iter_mut().enumerate().for_each(|(at, out)| *out = axis.sample(at, q).map_or(0.0, |at| row[at]));
+            // Outputs inside the padding, then those whose sample lies in the row.
+            let low = (0..side).find(|&at| axis.sample(at, q).is_some()).unwrap_or(side);
+            let high = (low..side).rev().find(|&at| axis.sample(at, q).is_some()).map_or(low, |at| at + 1);
+            out[..low].fill(0.0);
+            out[high..].fill(0.0);
+            let samples = row.get(axis.sample(low, q).unwrap_or(0)..).unwrap_or(&[]);
+            match images.s {
+                1 => out[low..high].copy_from_slice(&samples[..high - low]),
+                s => out[low..high].iter_mut().zip(samples.iter().step_by(s)).for_each(|(out, &x)| *out = x),
+            }
         }
     });
 }

@@ -2,6 +2,7 @@
 
 use crate::isa::Isa;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use dyn_stack::{MemStack, StackReq};
 
 /// How an operation runs. Results are bitwise equal for any number of threads; they may differ in rounding between instruction sets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +62,12 @@ impl Par {
         });
     }
 
+    /// This many threads in two halves; `None` for one thread.
+    fn halves(self) -> Option<[Par; 2]> {
+        let left = self.degree / 2;
+        (left > 0).then_some([Par { degree: left, ..self }, Par { degree: self.degree - left, ..self }])
+    }
+
     /// Runs `f` on a thread of the pool, where the forks inside it wake other threads cheaply: entering from outside, at
     /// every fork, would cost more than a small product.
     pub(crate) fn enter<R: Send>(self, f: impl FnOnce() -> R + Send) -> R {
@@ -80,5 +87,29 @@ impl Par {
             rayon::join(|| fork(first, half, body), || fork(first + half, count - half, body));
         }
         fork(0, self.degree, body);
+    }
+}
+
+/// Runs two tasks, each on half of the threads with scratch of its own; on one thread one after the other with the same. Allocates nothing.
+pub(crate) fn fork(
+    par: Par,
+    stack: &mut MemStack,
+    req: &dyn Fn(Par) -> StackReq,
+    left: impl FnOnce(Par, &mut MemStack) + Send,
+    right: impl FnOnce(Par, &mut MemStack) + Send,
+) {
+    let Some([left_par, right_par]) = par.halves() else {
+        left(par, stack);
+        return right(par, stack);
+    };
+    let (memory, rest) = stack.make_aligned_uninit::<u8>(req(left_par).unaligned_bytes_required(), 1);
+    rayon::join(|| left(left_par, MemStack::new(memory)), || right(right_par, rest));
+}
+
+/// Scratch of [`fork`] for two tasks that take at most `req`.
+pub(crate) fn fork_scratch(par: Par, req: &dyn Fn(Par) -> StackReq) -> StackReq {
+    match par.halves() {
+        None => req(par),
+        Some([left, right]) => StackReq::new::<u8>(req(left).unaligned_bytes_required()).and(req(right)),
     }
 }

@@ -81,9 +81,34 @@ fn groups() {
     }
 }
 
-/// A depthwise layer large enough for several threads.
+/// One channel a group: every number of them over two of the widest vectors, all kinds of axes, one to three of them.
 #[test]
-fn a_large_depthwise_layer() {
-    let conv = Conv::new(24, 24, [padded(28, 3), padded(28, 3)]).expect("a geometry").with_groups(24).expect("groups");
-    Problem::integers(conv.with_bias(), 6, &mut Random::new(6)).assert_exact::<f32>(&Request::default());
+fn depthwise_layers() {
+    let mut random = Random::new(6);
+    for channels in 2..=40 {
+        let (kernel, turn) = (1 + channels % 5, channels % 2);
+        let y = Axis::new(9, kernel).stride(1 + channels % 3).padding_each([turn, kernel]);
+        let x = Axis::new(11, 1 + channels % 4).dilation(1 + channels % 2).padding(turn);
+        for (number, order) in ORDERS.into_iter().enumerate() {
+            let request =
+                Request { triangle: [Triangle::Full, Triangle::Lower][(number + turn) % 2], ..Request::default() };
+            let depthwise = |conv: Conv| conv.with_groups(channels).expect("groups").with_order(order);
+            let two = Conv::new(channels, 2 * channels, [y, x]).expect("a geometry").with_bias();
+            Problem::integers(depthwise(two), 3, &mut random).assert_exact::<f32>(&request);
+            Problem::integers(depthwise(two), 2, &mut random).assert_exact::<f64>(&request);
+            let three = Conv::new(channels, channels, [padded(3, 2), y, x]).expect("a geometry");
+            Problem::integers(depthwise(three), 1, &mut random).assert_exact::<f32>(&request);
+        }
+    }
+}
+
+/// Large enough for several threads, and for runs longer than a slab.
+#[test]
+fn large_depthwise_layers() {
+    let mut random = Random::new(7);
+    for (channels, n, [y, x]) in [(24, 6, [28, 28]), (40, 2, [20, 150]), (17, 150, [3, 4])] {
+        let conv = Conv::new(channels, channels, [padded(y, 3), padded(x, 3)]).expect("a geometry");
+        let conv = conv.with_groups(channels).expect("groups").with_bias();
+        Problem::integers(conv, n, &mut random).assert_exact::<f32>(&Request::default());
+    }
 }

@@ -1,6 +1,6 @@
 //! Plans: which algorithm for which geometry, its multiply-adds against a count by enumeration, and what they save.
 
-use crate::problem::padded;
+use crate::problem::{name, padded};
 use foof_kernels::conv::{Axis, Conv, Form, Plan};
 use foof_kernels::{Element, Par};
 use foof_oracle::kernels::isas;
@@ -135,14 +135,7 @@ fn gains_are_those_of_the_documentation() {
     }
 }
 
-fn name(plan: &Plan) -> &'static str {
-    match plan.form() {
-        Form::Pixels => "pixels",
-        Form::Correlation(_) => "correlation",
-        Form::Unfold => "implicit unfold",
-    }
-}
-
+/// That of fewest multiply-adds, unless it saves too few.
 #[test]
 fn the_cheapest_form_is_chosen() {
     let square = |axis: Axis| two(64, [axis, axis]);
@@ -150,8 +143,9 @@ fn the_cheapest_form_is_chosen() {
     for (conv, form) in [
         (square(Axis::new(32, 1)), "pixels"),
         (Conv::new(3, 1, [Axis::new(9, 1)]).expect("a geometry"), "pixels"),
-        (square(Axis::new(32, 1).stride(2)), "implicit unfold"),
-        (square(Axis::new(32, 1).padding(1)), "implicit unfold"),
+        // One product, of the phase that is read.
+        (square(Axis::new(32, 1).stride(2)), "correlation"),
+        (square(Axis::new(32, 1).padding(1)), "correlation"),
         (square(Axis::new(32, 2).stride(2)), "implicit unfold"),
         (square(Axis::new(32, 4).stride(4)), "implicit unfold"),
         (square(Axis::new(32, 2).stride(3)), "implicit unfold"),
@@ -159,14 +153,16 @@ fn the_cheapest_form_is_chosen() {
         (square(padded(32, 3).dilation(2).padding(2)), "correlation"),
         (square(padded(33, 3).stride(2)), "correlation"),
         (two(3, [Axis::new(224, 7).stride(2).padding(3); 2]), "correlation"),
-        (depthwise, "correlation"),
+        (depthwise, "depthwise correlation"),
         (two(64, [padded(32, 3), Axis::new(32, 1)]), "correlation"),
     ] {
         for par in isas() {
             let plan = Plan::new::<f32>(&conv, par);
             assert_eq!(name(&plan), form, "{par:?}: {conv:?}: {plan}");
             assert_eq!(plan.conv(), &conv);
-            assert!(plan.multiply_adds() <= plan.unfold_multiply_adds(), "{plan}");
+            if form != "correlation" || conv.taps() > 1 {
+                assert!(plan.multiply_adds() <= plan.unfold_multiply_adds(), "{plan}");
+            }
         }
     }
 }
@@ -175,7 +171,8 @@ fn the_cheapest_form_is_chosen() {
 fn plans_say_what_they_are() {
     let [y, x] = [padded(8, 3), padded(8, 3)];
     for par in isas() {
-        for conv in [two(100, [y, x]), two(4, [y, x]).with_groups(2).expect("groups"), two(4, [Axis::new(8, 1); 2])] {
+        let grouped = |groups| two(4, [y, x]).with_groups(groups).expect("groups");
+        for conv in [two(100, [y, x]), grouped(2), grouped(4), two(4, [Axis::new(8, 1); 2])] {
             for plan in [Plan::new::<f32>(&conv, par), Plan::unfold(&conv), Plan::correlation::<f32>(&conv, par)] {
                 let text = plan.to_string();
                 let gain = plan.unfold_multiply_adds() as f64 / plan.multiply_adds() as f64;
@@ -186,7 +183,8 @@ fn plans_say_what_they_are() {
                 );
                 assert!(text.starts_with(&start), "{text}");
                 assert_eq!(text.contains("segments"), name(&plan) == "correlation", "{text}");
-                assert_eq!(text.ends_with(", 2 groups"), conv.groups() == 2, "{text}");
+                let groups = format!(", {} groups", conv.groups());
+                assert_eq!(text.ends_with(&groups), conv.groups() > 1, "{text}");
             }
         }
     }

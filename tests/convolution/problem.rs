@@ -10,6 +10,7 @@ use foof_oracle::layout::{Buffer, Layout, poison};
 use foof_oracle::unfold::{Convolution, Order};
 use foof_oracle::{Dense, Random, fisher};
 use half::{bf16, f16};
+use std::mem::MaybeUninit;
 
 /// How images lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,14 +71,23 @@ pub fn oracle(conv: &Conv) -> (Convolution, Order) {
 
 /// Every algorithm for a geometry.
 pub fn plans<T: Element>(conv: &Conv, par: Par) -> Vec<Plan> {
+    let chosen = Plan::new::<T>(conv, par);
     let mut plans = vec![Plan::correlation::<T>(conv, par), Plan::unfold(conv)];
-    plans.push(Plan::new::<T>(conv, par));
-    if *plans[2].form() != Form::Pixels {
-        // It is one of the two.
-        assert!(plans[..2].contains(&plans[2]), "{}", plans[2]);
-        plans.truncate(2);
+    match chosen.form() {
+        Form::Pixels | Form::Depthwise(_) => plans.push(chosen),
+        _ => assert!(plans.contains(&chosen), "{chosen}"),
     }
     plans
+}
+
+/// What an algorithm is called.
+pub fn name(plan: &Plan) -> &'static str {
+    match plan.form() {
+        Form::Pixels => "pixels",
+        Form::Correlation(_) => "correlation",
+        Form::Depthwise(_) => "depthwise correlation",
+        Form::Unfold => "implicit unfold",
+    }
 }
 
 impl Problem {
@@ -162,7 +172,7 @@ impl Problem {
         out
     }
 
-    /// Runs a plan into `out`, with scratch of the length it asks for.
+    /// Runs a plan into `out`, with scratch of the length it asks for, poisoned.
     pub fn run<I: Input + bytemuck::Pod>(
         &self,
         images: &Buffer<I, 5>,
@@ -174,6 +184,8 @@ impl Problem {
         let [alpha, beta] = request.blend.map(<I::Acc as Element>::from_f64);
         let spec = ConvSpec { sharing: request.sharing, triangle: request.triangle, blend: Blend { alpha, beta } };
         let mut memory = MemBuffer::new(scratch::<I::Acc>(self.n, plan, request.sharing, par));
+        // Scratch that is read before it is written is NaN.
+        memory.fill(MaybeUninit::new(0xff));
         covariance(out.view_mut(), images.view(), plan, &spec, par, MemStack::new(&mut memory));
         out.assert_margins_intact("convolution's covariance");
         out
@@ -203,9 +215,8 @@ impl Problem {
         let places = (0..sums.len() * size * size).map(|k| entry(k / (size * size), k / size % size, k % size));
         let expected: Vec<I::Acc> = places.collect();
         let images = self.images::<I>(request.images);
-        let names = ["correlation", "implicit unfold", "pixels"];
-        let count = plans::<I::Acc>(&self.conv, Par::seq()).len();
-        for (number, name) in names.iter().enumerate().take(count) {
+        let names: Vec<_> = plans::<I::Acc>(&self.conv, Par::seq()).iter().map(name).collect();
+        for (number, name) in names.into_iter().enumerate() {
             let got = for_every_par(name, |par| {
                 let plan = &plans::<I::Acc>(&self.conv, par)[number];
                 self.run(&images, plan, request, self.output(&old, request), par).elements()

@@ -25,12 +25,14 @@ pub fn damped_cholesky<T: Element>(
     stack: &mut MemStack,
 ) -> Result<(), Pivot<T>> {
     assert_eq!(out.shape(), a.shape(), "damped_cholesky: shapes disagree");
-    scale_lower(out.rb_mut(), scale, a, T::kernels(par.isa()));
-    for i in 0..a.rows() {
-        let damped = out.as_ref().at([i, i]) + damping;
-        out.set([i, i], damped);
-    }
-    par.enter(|| potrf(out, par, stack))
+    par.enter(|| {
+        scale_lower(out.rb_mut(), scale, a, par);
+        for i in 0..a.rows() {
+            let damped = out.as_ref().at([i, i]) + damping;
+            out.set([i, i], damped);
+        }
+        potrf(out, par, stack)
+    })
 }
 
 /// `(scale A + damping I)^-1` of a symmetric matrix, by `L^-T L^-1`; reads the lower triangle of `a`. `n³ / 2` multiply-adds.
@@ -54,7 +56,7 @@ pub fn damped_inverse<T: Element>(
         trtri(out.rb_mut(), par, stack);
         lauum(out.rb_mut(), par, stack);
         if triangle == Triangle::Full {
-            mirror_lower(out, T::kernels(par.isa()));
+            mirror_lower(out, par);
         }
         Ok(())
     })

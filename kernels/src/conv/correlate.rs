@@ -19,7 +19,7 @@ use core::ops::Range;
 /// Depths of a slab: the right panel of it stays in L1, as in the engine.
 pub(crate) const SLAB: usize = 128;
 
-/// Elements that a gather copies at once; what it writes too much is overwritten by the next copy.
+/// Elements that a gather copies at once, at most.
 const GATHER: usize = 8;
 
 /// Where the sums of a pair of channel tiles are: one slot for each triple of segments of each product.
@@ -63,6 +63,11 @@ impl Slots {
     pub(crate) fn new(correlation: &Correlation, pair: TilePair, lanes: usize) -> Slots {
         let [left, right] = pair.tiles.map(|tile| correlation.tile_width(tile));
         let [_, y, x] = correlation.most_classes();
+        if correlation.lanes {
+            // Rows are classes, entries vectors.
+            let (row, len) = (x * right, y * x * right);
+            return Slots { row, len, total: len * correlation.products(pair.kind()).accumulators };
+        }
         // A product that starts at a later class writes whole vectors from there.
         let row = (x * right).next_multiple_of(lanes) + if x > 1 { lanes } else { 0 };
         let len = y * left * row;
@@ -81,7 +86,7 @@ impl Slots {
 /// Elements of a worker's gathered left operand.
 pub(crate) fn gathered_len(correlation: &Correlation) -> usize {
     let rows = correlation.most_classes()[1] * correlation.width;
-    if correlation.most_classes()[1] > 1 { SLAB * rows + GATHER } else { 0 }
+    if correlation.most_classes()[1] > 1 && !correlation.lanes { SLAB * rows + GATHER } else { 0 }
 }
 
 /// What a task reads.
@@ -112,10 +117,12 @@ struct Part<'a, T> {
     positions: [&'a Range<usize>; 2],
     /// Rows of the images, cut to the chunk's.
     lines: Range<usize>,
+    /// Whether nothing has been added to the slot yet: it need not be zero.
+    fresh: bool,
 }
 
 impl<T: Element> Task<'_, T> {
-    /// Adds one chunk's products of a pair of tiles to `sums`, which hold [`Slots`].
+    /// Puts one chunk's products of a pair of tiles into `sums`, which hold [`Slots`].
     ///
     /// # Safety
     /// `packed` holds the packed images of `layout`; `sums` is as long as the slots; `gathered` as [`gathered_len`] says.
@@ -126,7 +133,13 @@ impl<T: Element> Task<'_, T> {
         let widths = pair.tiles.map(|tile| correlation.tile_width(tile));
         let channels = pair.tiles.map(|tile| tile * correlation.width);
         let (images, rows) = layout.chunk(chunk);
-        for block in layout.blocks(images) {
+        // The first block overwrites every slot, unless a chunk has not every row, or products not every column.
+        let overwrites = layout.chunks() == 1 && !layout.columns;
+        if !overwrites {
+            sums[..slots.total].fill(T::zero());
+        }
+        for (number, block) in layout.blocks(images).enumerate() {
+            let fresh = overwrites && number == 0;
             let steps = layout.steps(block.len());
             let start = |side: usize, groups: [&Group; 3]| {
                 let phases = groups.map(|group| if side == 0 { group.left } else { group.right });
@@ -158,6 +171,7 @@ impl<T: Element> Task<'_, T> {
                         to_row: slots.row,
                         positions: [&z.positions, &x.positions],
                         lines,
+                        fresh,
                     };
                     // SAFETY: at every class and position of the segments both samples exist, so pointers stay inside the
                     // packed images; vectors reach at most a panel further. The slot has room for the rows and columns.
@@ -177,6 +191,7 @@ impl<T: Element> Task<'_, T> {
         let (copies, length) = if self.layout.columns { (images, x.len()) } else { (1, x.len() * images) };
         let mut starts = [0; SLAB];
         let mut count = 0;
+        let mut fresh = part.fresh;
         let pieces = length.div_ceil(SLAB);
         let whole = length.div_ceil(pieces);
         let most = (SLAB / whole).max(1);
@@ -187,7 +202,8 @@ impl<T: Element> Task<'_, T> {
             if pieces > 1 {
                 for from in (0..length).step_by(whole) {
                     // SAFETY: the caller's contract.
-                    unsafe { self.slab(part, &[start + from], whole.min(length - from), gathered) };
+                    unsafe { self.slab(part, &[start + from], whole.min(length - from), fresh, gathered) };
+                    fresh = false;
                 }
                 continue;
             }
@@ -195,21 +211,25 @@ impl<T: Element> Task<'_, T> {
             count += 1;
             if count == most {
                 // SAFETY: the caller's contract.
-                unsafe { self.slab(part, &starts[..count], length, gathered) };
-                count = 0;
+                unsafe { self.slab(part, &starts[..count], length, fresh, gathered) };
+                (count, fresh) = (0, false);
             }
         }
         if count > 0 {
             // SAFETY: the caller's contract.
-            unsafe { self.slab(part, &starts[..count], length, gathered) };
+            unsafe { self.slab(part, &starts[..count], length, fresh, gathered) };
         }
     }
 
-    /// Adds runs of `length` positions.
+    /// Adds runs of `length` positions, or overwrites the slot with them if it is `fresh`.
     ///
     /// # Safety
     /// As [`part`](Task::part).
-    unsafe fn slab(&self, part: &Part<'_, T>, starts: &[usize], length: usize, gathered: &mut [T]) {
+    unsafe fn slab(&self, part: &Part<'_, T>, starts: &[usize], length: usize, fresh: bool, gathered: &mut [T]) {
+        if self.correlation.lanes {
+            // SAFETY: the caller's contract.
+            return unsafe { self.slab_of_lanes(part, starts, length, fresh) };
+        }
         let kernels = self.kernels;
         let [left_width, right_width] = part.widths;
         let rows = part.rows.len() * left_width;
@@ -237,9 +257,43 @@ impl<T: Element> Task<'_, T> {
                 let step = kernels.rows_step(rows - i);
                 let (l, r) = (left.wrapping_add(i), part.right.wrapping_add(j));
                 // SAFETY: the kernels belong to an ISA this CPU has; the caller's contract for the operands and the slot.
-                unsafe { kernels.tile(step, width)(&depths, l, r, to.add(i * part.to_row + j), part.to_row, false) };
+                unsafe { kernels.tile(step, width)(&depths, l, r, to.add(i * part.to_row + j), part.to_row, fresh) };
                 i += step;
             }
+        }
+    }
+
+    /// The same where a tile's channels are groups of their own.
+    ///
+    /// # Safety
+    /// As [`part`](Task::part).
+    unsafe fn slab_of_lanes(&self, part: &Part<'_, T>, starts: &[usize], length: usize, fresh: bool) {
+        let (kernels, lanes) = (self.kernels, self.kernels.lanes);
+        let starts_at = starts.as_ptr();
+        let depths = Depths {
+            left: starts_at,
+            right: starts_at,
+            runs: starts.len(),
+            len: length,
+            left_step: lanes,
+            right_step: lanes,
+        };
+        let columns = part.columns / lanes;
+        let mut i = part.rows.start;
+        while i < part.rows.end {
+            let rows = kernels.lanes_step(part.rows.end - i);
+            let mut j = 0;
+            while j < columns {
+                let width = kernels.lanes_step(columns - j);
+                let (l, r) = (part.left.wrapping_sub(i * part.class_step), part.right.wrapping_add(j * lanes));
+                // SAFETY: the kernels belong to an ISA this CPU has; the caller's contract for the operands and the slot.
+                unsafe {
+                    let to = part.to.add(i * part.to_row + j * lanes);
+                    kernels.lanes_tile(rows, width)(&depths, l, part.class_step, r, to, part.to_row, fresh);
+                }
+                j += width;
+            }
+            i += rows;
         }
     }
 
@@ -248,24 +302,48 @@ impl<T: Element> Task<'_, T> {
     /// # Safety
     /// As [`part`](Task::part).
     unsafe fn gather(&self, part: &Part<'_, T>, starts: &[usize], length: usize, gathered: &mut [T]) {
-        let width = part.widths[0];
-        assert!(
-            width <= GATHER && gathered.len() >= starts.len() * length * part.rows.len() * width + GATHER,
-            "gather: scratch"
-        );
+        let (width, classes) = (part.widths[0], part.rows.len());
+        let room = starts.len() * length * classes * width + GATHER;
+        assert!(width <= GATHER && gathered.len() >= room, "gather: scratch");
         let mut to = gathered.as_mut_ptr();
         for &start in starts {
-            for position in start..start + length {
-                for class in part.rows.clone() {
-                    let from = part.left.wrapping_add(position * width).wrapping_sub(class * part.class_step);
-                    // SAFETY: the sample exists, and the packed images may be read this far past it; the buffer holds this far past
-                    // the last row, and the next copy overwrites what was too much.
-                    unsafe {
-                        to.cast::<[T; GATHER]>().write_unaligned(from.cast::<[T; GATHER]>().read_unaligned());
-                        to = to.add(width);
-                    }
+            let first = part.left.wrapping_add(start * width).wrapping_sub(part.rows.start * part.class_step);
+            // SAFETY: the samples exist, and the packed images may be read this far past them; the buffer holds this far past its last
+            // row.
+            unsafe {
+                match width {
+                    1..=4 => copy_rows::<T, 4>(to, first, length, classes, width, part.class_step),
+                    _ => copy_rows::<T, GATHER>(to, first, length, classes, width, part.class_step),
                 }
+                to = to.add(length * classes * width);
             }
+        }
+    }
+}
+
+/// `to[position][class][..width] <- from[position * width - class * class_step ..]`, `COPY >= width` elements at once: what one copy
+/// writes too much the next overwrites.
+///
+/// # Safety
+/// `from` is readable there for COPY elements, `to` writable for all rows and COPY more.
+#[inline(always)]
+unsafe fn copy_rows<T: Copy, const COPY: usize>(
+    mut to: *mut T,
+    from: *const T,
+    length: usize,
+    classes: usize,
+    width: usize,
+    class_step: usize,
+) {
+    for position in 0..length {
+        let mut from = from.wrapping_add(position * width);
+        for _ in 0..classes {
+            // SAFETY: the caller's contract.
+            unsafe {
+                to.cast::<[T; COPY]>().write_unaligned(from.cast::<[T; COPY]>().read_unaligned());
+                to = to.add(width);
+            }
+            from = from.wrapping_sub(class_step);
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Correlation {
     pub(crate) channels: usize,
     /// Channels of a tile; the last may have fewer.
     pub(crate) width: usize,
+    /// Whether a tile's channels are groups of their own, side by side in a vector: depthwise.
+    pub(crate) lanes: bool,
 }
 
 impl Products {
@@ -102,7 +104,7 @@ impl Correlation {
         };
         let axes = [plan(0), plan(1), plan(2)];
         let (diagonal, off) = (Products::new(&axes, Kind::Diagonal), Products::new(&axes, Kind::Off));
-        Correlation { axes, diagonal, off, channels, width }
+        Correlation { axes, diagonal, off, channels, width, lanes: false }
     }
 
     pub(crate) fn products(&self, kind: Kind) -> &Products {

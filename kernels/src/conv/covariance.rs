@@ -11,6 +11,7 @@ use super::{image, sums};
 use crate::covariance::{self as dense, Bias, Sharing, Spec};
 use crate::element::{Element, Input};
 use crate::engine::epilogue::{Blend, Shared, StoreSymmetric, Triangle, mirror};
+use crate::engine::kernels::Kernels;
 use crate::engine::{self, Buffers, Engine, aligned};
 use crate::par::Par;
 use crate::view::{MatMut, View, ViewMut};
@@ -32,7 +33,7 @@ pub struct ConvSpec<T> {
 const MANY_GROUPS: usize = 8;
 
 /// Multiply-adds below which a batch is computed on the calling thread.
-const PARALLEL_WORK: u64 = 1 << 20;
+const PARALLEL_WORK: u64 = 1 << 22;
 
 /// Bytes of patches that an implicit unfold packs at once, unless one image has more.
 const PATCH_BYTES: usize = 1 << 22;
@@ -59,6 +60,12 @@ pub fn covariance<I: Input>(
     let part = |g: usize| x.channels(g * channels..(g + 1) * channels);
     let par = sized(plan, x.shape()[0], par);
     let mut out = out;
+    if let (Form::Depthwise(depthwise), Sharing::Expand, Bias::Without) = (plan.form(), spec.sharing, conv.bias()) {
+        // Rows are written along their columns; see the dense covariance.
+        let [_, row_step, col_step] = out.strides().map(isize::unsigned_abs);
+        let out = if spec.triangle == Triangle::Full && row_step < col_step { out.transposed() } else { out };
+        return par.enter(|| depthwise.covariance(out, x, (conv, spec), par, stack));
+    }
     if !over_groups(groups, par) {
         for g in 0..groups {
             group(out.rb_mut().matrix(g), part(g), plan, spec, par, stack);
@@ -81,6 +88,9 @@ pub fn covariance<I: Input>(
 /// Scratch of [`covariance`] for `n` images.
 pub fn scratch<T: Element>(n: usize, plan: &Plan, sharing: Sharing, par: Par) -> StackReq {
     let par = sized(plan, n, par);
+    if let (Form::Depthwise(depthwise), Sharing::Expand, Bias::Without) = (plan.form(), sharing, plan.conv().bias()) {
+        return depthwise.scratch::<T>(n, par);
+    }
     if !over_groups(plan.conv().groups(), par) {
         return group_scratch::<T>(n, plan, sharing, par);
     }
@@ -101,12 +111,15 @@ pub fn depth<T: Element>(n: usize, plan: &Plan, sharing: Sharing, par: Par) -> u
                 .max(unfold_depth::<T>(n, conv, par))
         }
         (_, Form::Unfold) => unfold_depth::<T>(n, conv, par),
-        (_, Form::Correlation(correlation)) => {
-            let layout = Layout::new::<T>(correlation, n);
-            SLAB + layout.slabs(SLAB) + layout.chunks() + correlation.segments_of_entry()
-        }
+        (_, Form::Depthwise(depthwise)) => depthwise.depth(n).max(correlation_depth::<T>(n, &depthwise.group)),
+        (_, Form::Correlation(correlation)) => correlation_depth::<T>(n, correlation),
     };
     depth.max(bias)
+}
+
+fn correlation_depth<T: Element>(n: usize, correlation: &Correlation) -> usize {
+    let layout = Layout::new::<T>(correlation, n);
+    SLAB + layout.slabs(SLAB) + layout.chunks() + correlation.segments_of_entry()
 }
 
 /// Threads that this much work feeds.
@@ -119,21 +132,21 @@ fn over_groups(groups: usize, par: Par) -> bool {
 }
 
 /// The groups' outputs, written by several tasks.
-struct SharedGroups<'a, T> {
+pub(super) struct SharedGroups<'a, T> {
     out: Shared<'a, T>,
     size: usize,
     group_step: isize,
 }
 
 impl<'a, T: Element> SharedGroups<'a, T> {
-    fn new(out: ViewMut<'a, T, 3>) -> Self {
+    pub(super) fn new(out: ViewMut<'a, T, 3>) -> Self {
         let ([_, size, _], [group_step, ..]) = (out.shape(), out.strides());
         SharedGroups { out: Shared::new(&mut out.matrix(0)), size, group_step }
     }
 
     /// # Safety
     /// Each group is borrowed once.
-    unsafe fn matrix(&self, g: usize) -> MatMut<'_, T> {
+    pub(super) unsafe fn matrix(&self, g: usize) -> MatMut<'_, T> {
         let ptr = self.out.at(0, 0).wrapping_offset(g as isize * self.group_step);
         // SAFETY: groups are disjoint matrices of the output, and the caller takes each once.
         unsafe { MatMut::from_raw(ptr, [self.size, self.size], self.out.strides()) }
@@ -163,6 +176,10 @@ fn group<I: Input>(
                 Form::Correlation(correlation) => {
                     correlate(inner.rb_mut(), x, (plan.conv(), correlation), spec, par, stack)
                 }
+                // With a bias, group by group.
+                Form::Depthwise(depthwise) => {
+                    correlate(inner.rb_mut(), x, (plan.conv(), &depthwise.group), spec, par, stack)
+                }
             }
             if plan.conv().bias() == Bias::With {
                 bias(out, x, plan.conv(), spec, par, stack);
@@ -185,7 +202,8 @@ fn group_scratch<T: Element>(n: usize, plan: &Plan, sharing: Sharing, par: Par) 
                 .or(unfold_scratch::<T>(n, conv, par))
         }
         Form::Unfold => unfold_scratch::<T>(n, conv, par),
-        Form::Correlation(correlation) => correlate_scratch::<T>(n, conv, correlation, par),
+        Form::Correlation(correlation) => correlate_scratch::<T>(n, correlation, par),
+        Form::Depthwise(depthwise) => correlate_scratch::<T>(n, &depthwise.group, par),
     };
     form.or(line)
 }
@@ -311,7 +329,7 @@ fn bias<I: Input>(
 }
 
 /// Elements past the packed images that vectors and gathers may read.
-fn slack<T: Element>(par: Par) -> usize {
+pub(super) fn slack<T: Element>(par: Par) -> usize {
     2 * T::kernels(par.isa()).nr.max(8)
 }
 
@@ -329,13 +347,13 @@ fn lens<T: Element>(n: usize, correlation: &Correlation, par: Par) -> [usize; 4]
     ]
 }
 
-fn correlate_scratch<T: Element>(n: usize, _conv: &Conv, correlation: &Correlation, par: Par) -> StackReq {
+fn correlate_scratch<T: Element>(n: usize, correlation: &Correlation, par: Par) -> StackReq {
     StackReq::all_of(&lens::<T>(n, correlation, par).map(|len| StackReq::new_aligned::<T>(len, engine::ALIGN)))
 }
 
 /// The correlation form.
 fn correlate<I: Input>(
-    mut out: MatMut<'_, I::Acc>,
+    out: MatMut<'_, I::Acc>,
     x: View<'_, I, 5>,
     (conv, correlation): (&Conv, &Correlation),
     spec: &ConvSpec<I::Acc>,
@@ -367,7 +385,7 @@ fn correlate<I: Input>(
     let scratch = Buffers::new(scratch, degree);
     let sums = Buffers::new(sums, if chunks > 1 { pairs * chunks } else { degree });
     let task = Task { correlation, layout: &layout, kernels, packed: packed.as_ptr() };
-    let output = Output { shared: Shared::new(&mut out), conv, correlation, spec, kernels };
+    let output = Output::new(out, conv, correlation, spec, kernels);
     par.for_each(pairs * chunks, &|worker, index| {
         let (pair, chunk) = (TilePair::new(index / chunks, tiles), index % chunks);
         let slots = Slots::new(correlation, pair, kernels.lanes);
@@ -375,7 +393,6 @@ fn correlate<I: Input>(
         let (sums, gathered, scratch) = unsafe {
             (sums.part(if chunks > 1 { index } else { worker }), gathered.part(worker), scratch.part(worker))
         };
-        sums[..slots.total].fill(num_traits::Zero::zero());
         // SAFETY: the images are packed; the buffers have the lengths that were asked for.
         unsafe { task.accumulate(pair, chunk, sums, gathered) };
         if chunks == 1 {
@@ -425,20 +442,37 @@ fn correlate<I: Input>(
 }
 
 /// The factor that tasks write.
-struct Output<'a, T: Element> {
+pub(super) struct Output<'a, T: Element> {
     shared: Shared<'a, T>,
     conv: &'a Conv,
     correlation: &'a Correlation,
     spec: &'a ConvSpec<T>,
-    kernels: &'static crate::engine::kernels::Kernels<T>,
+    kernels: &'static Kernels<T>,
 }
 
-impl<T: Element> Output<'_, T> {
+impl<'a, T: Element> Output<'a, T> {
+    pub(super) fn new(
+        mut out: MatMut<'a, T>,
+        conv: &'a Conv,
+        correlation: &'a Correlation,
+        spec: &'a ConvSpec<T>,
+        kernels: &'static Kernels<T>,
+    ) -> Self {
+        Output { shared: Shared::new(&mut out), conv, correlation, spec, kernels }
+    }
+
     /// Writes the entries between channels `channels` of the left tile and all of the right one.
     ///
     /// # Safety
     /// The caller alone has these entries and their mirror images; `sums` hold the pair's slots; `scratch` as the assembly asks.
-    unsafe fn write(&self, pair: TilePair, slots: &Slots, sums: &[T], channels: Range<usize>, scratch: &mut [T]) {
+    pub(super) unsafe fn write(
+        &self,
+        pair: TilePair,
+        slots: &Slots,
+        sums: &[T],
+        channels: Range<usize>,
+        scratch: &mut [T],
+    ) {
         let (correlation, order) = (self.correlation, self.conv.order());
         let mut assembly = Assembly { correlation, pair, slots: *slots, sums: sums.as_ptr(), order, transposed: false };
         // SAFETY: the caller's contract.

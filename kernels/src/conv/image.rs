@@ -10,7 +10,8 @@ use core::any::TypeId;
 /// Fills `packed` with one image's samples of one channel tile, all phases. `x` is `[N, C, Z, Y, X]` of the group's channels.
 ///
 /// # Safety
-/// `packed` is writable for `layout.packed_len()` elements; no other task packs this image's tile.
+/// `packed` is writable for `layout.packed_len()` elements; no other task packs this image's tile. Where `x` has fewer channels than
+/// the tile, `packed` is zero.
 pub(crate) unsafe fn pack<I: Input>(
     packed: *mut I::Acc,
     x: View<'_, I, 5>,
@@ -21,6 +22,8 @@ pub(crate) unsafe fn pack<I: Input>(
     let block = layout.block_of(image);
     let steps = layout.steps(block.len());
     let (channel, width) = (tile * correlation.width, correlation.tile_width(tile));
+    // A vector of groups may have more lanes than there are groups left: those stay as they are.
+    let there_are = width.min(x.shape()[1] - channel);
     let [_, _, sizes @ ..] = x.shape();
     let [image_step, channel_step, axis_steps @ ..] = x.strides();
     let [az, ay, ax] = &correlation.axes;
@@ -54,7 +57,7 @@ pub(crate) unsafe fn pack<I: Input>(
                             from: x.as_ptr().wrapping_offset(origin + z as isize * zs + y as isize * ys),
                             channel_step,
                             step: xs,
-                            width,
+                            width: there_are,
                             length,
                         };
                         // SAFETY: the line's samples lie inside the image; its place inside this image's tile.

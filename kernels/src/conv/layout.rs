@@ -9,6 +9,7 @@
 //! An offset between two samples is a pointer shift in both. A *chunk*, some images and some rows of them, is summed by one task;
 //! chunks depend on the shape only, and are added in order.
 
+use super::correlate::Slots;
 use super::correlation::Correlation;
 use crate::element::Element;
 use core::ops::Range;
@@ -21,6 +22,9 @@ const TASKS: usize = 16;
 
 /// Multiply-adds that are worth a chunk.
 const CHUNK_WORK: u64 = 1 << 21;
+
+/// Multiply-adds of a chunk for each of its sums, which are cleared, and added to those of other chunks.
+const WORK_OF_SUM: u64 = 256;
 
 /// Rows of an image that are worth a chunk.
 const CHUNK_ROWS: usize = 8;
@@ -54,14 +58,27 @@ impl Layout {
         let phases = correlation.axes.iter().map(|axis| axis.phases.len()).product::<usize>();
         let pairs = correlation.tiles() * (correlation.tiles() + 1) / 2;
         let work = correlation.multiply_adds() * images as u64;
-        let wanted = TASKS.div_ceil(pairs).min((work / CHUNK_WORK).max(1) as usize).max(1);
-        let image_chunks = wanted.min(images).max(1);
+        let sums = Slots::largest(correlation, 1) as u64;
+        let most = (work / CHUNK_WORK.max(WORK_OF_SUM * sums)).max(1) as usize;
+        let wanted = TASKS.div_ceil(pairs).min(most);
+        // As many chunks as have one number of images each, but for the last.
+        let each = images.div_ceil(wanted.min(images).max(1)).max(1);
+        let image_chunks = images.div_ceil(each).max(1);
         let row_chunks = wanted.div_ceil(image_chunks).min(pitch[1] / CHUNK_ROWS).max(1);
         let image_bytes = pitch.iter().product::<usize>() * phases * correlation.width * size_of::<T>();
         let block = (BLOCK_BYTES / image_bytes).clamp(1, images.div_ceil(image_chunks).max(1));
         let columns = correlation.most_classes()[2] > 1;
         let channels = correlation.channels;
         Layout { images, block, pitch, phases, channels, columns, image_chunks, row_chunks }
+    }
+
+    /// One chunk, one block: a task's own batch.
+    pub(crate) fn whole(correlation: &Correlation, images: usize) -> Layout {
+        let pitch = correlation.axes.each_ref().map(|axis| axis.pitch);
+        let phases = correlation.axes.iter().map(|axis| axis.phases.len()).product();
+        let (block, columns) = (images.max(1), correlation.most_classes()[2] > 1);
+        let channels = correlation.channels;
+        Layout { images, block, pitch, phases, channels, columns, image_chunks: 1, row_chunks: 1 }
     }
 
     /// Positions of one phase of an image.

@@ -7,6 +7,7 @@
 //! | `axis`, [`correlation`] | the correlation form: classes of tap pairs, windows, segments, products |
 //! | `layout`, `image` | how a batch is cut into chunks and packed |
 //! | `correlate`, `assemble` | the products, and the factor from their sums |
+//! | [`depthwise`] | the products of a vector of one-channel groups |
 //! | [`patches`], [`sums`] | patches formed while packing; sums over windows |
 //! | [`covariance`](mod@covariance) | all of it together |
 
@@ -15,6 +16,7 @@ pub(crate) mod axis;
 pub(crate) mod correlate;
 pub mod correlation;
 pub mod covariance;
+pub mod depthwise;
 pub mod geometry;
 mod image;
 mod layout;

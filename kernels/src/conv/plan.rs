@@ -1,6 +1,7 @@
 //! How a convolution's covariance is computed: a pure function of its geometry and the instruction set's panel width.
 
 use super::correlation::Correlation;
+use super::depthwise::Depthwise;
 use super::geometry::Conv;
 use crate::element::Element;
 use crate::par::Par;
@@ -16,6 +17,8 @@ pub enum Form {
     Pixels,
     /// Products of shifted images.
     Correlation(Box<Correlation>),
+    /// The same for one-channel groups, a vector of groups at once.
+    Depthwise(Box<Depthwise>),
     /// A symmetric update whose patches are formed while packing.
     Unfold,
 }
@@ -30,12 +33,16 @@ pub struct Plan {
 impl Plan {
     /// The plan with fewest multiply-adds for elements `T` on `par`'s instruction set.
     pub fn new<T: Element>(conv: &Conv, par: Par) -> Plan {
-        let correlation = Correlation::new(conv, T::kernels(par.isa()).nr);
+        let kernels = T::kernels(par.isa());
+        let correlation = Correlation::new(conv, kernels.nr);
+        let depthwise = conv.groups() > 1 && conv.groups() == conv.in_channels();
         let pixels = conv.axes3().iter().all(|axis| axis.kernel == 1 && axis.stride == 1 && axis.padding == [0, 0]);
         let gain = unfold_multiply_adds(conv) as f64 / correlation.multiply_adds() as f64;
         let form = match () {
-            () if pixels => Form::Pixels,
-            () if gain >= LEAST_GAIN => Form::Correlation(Box::new(correlation)),
+            () if pixels && !depthwise => Form::Pixels,
+            () if depthwise => Form::Depthwise(Box::new(Depthwise::new(conv, kernels.nr, kernels.lanes))),
+            // With one tap there is one product, and the phase that it reads is packed whole.
+            () if gain >= LEAST_GAIN || conv.taps() == 1 => Form::Correlation(Box::new(correlation)),
             () => Form::Unfold,
         };
         Plan { conv: *conv, form }
@@ -65,6 +72,7 @@ impl Plan {
     pub fn multiply_adds(&self) -> u64 {
         match &self.form {
             Form::Correlation(correlation) => correlation.multiply_adds() * self.conv.groups() as u64,
+            Form::Depthwise(depthwise) => depthwise.group.multiply_adds() * self.conv.groups() as u64,
             Form::Pixels | Form::Unfold => unfold_multiply_adds(&self.conv) * self.conv.groups() as u64,
         }
     }
@@ -87,6 +95,7 @@ impl fmt::Display for Plan {
         let name = match &self.form {
             Form::Pixels => "pixels",
             Form::Correlation(_) => "correlation",
+            Form::Depthwise(_) => "depthwise correlation",
             Form::Unfold => "implicit unfold",
         };
         write!(

@@ -2,6 +2,8 @@
 
 use super::kernels::Kernels;
 use crate::element::Element;
+use crate::par::Par;
+use crate::simd::{line, prefetch};
 use crate::view::{MatMut, MatRef};
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -54,6 +56,9 @@ pub trait Epilogue<T: Element>: Sync {
     fn apply(&self, tile: &Tile<'_, T>);
 }
 
+/// Rows of the output that are prefetched ahead: a tile's rows are short and far apart, so hardware prefetchers see no stream.
+const ROWS_AHEAD: usize = 4;
+
 /// An output matrix that several tasks write disjoint parts of.
 pub(crate) struct Shared<'a, T> {
     ptr: *mut T,
@@ -78,6 +83,11 @@ impl<'a, T: Element> Shared<'a, T> {
     /// Address of an entry.
     pub(crate) fn at(&self, i: usize, j: usize) -> *mut T {
         self.ptr.wrapping_offset(i as isize * self.row_step + j as isize * self.col_step)
+    }
+
+    /// Asks for `len` contiguous entries, from (i, j) on, before they are written: they need not exist.
+    fn prefetch(&self, (i, j): (usize, usize), len: usize) {
+        (0..=len).step_by(line::<T>()).for_each(|e| prefetch(self.at(i, j).wrapping_add(e)));
     }
 
     /// Blends `cols` entries of a tile row into row `i` from column `j`.
@@ -116,6 +126,7 @@ impl<'a, T: Element> Store<'a, T> {
 impl<T: Element> Epilogue<T> for Store<'_, T> {
     fn apply(&self, tile: &Tile<'_, T>) {
         for (i, row) in tile.data.chunks_exact(tile.ld).take(tile.rows).enumerate() {
+            self.out.prefetch((tile.row + i + ROWS_AHEAD, tile.col), tile.cols);
             // SAFETY: the tile lies inside the product's shape, which is the output's.
             unsafe { self.out.blend((tile.row + i, tile.col), &row[..tile.cols], self.blend, tile.kernels) };
         }
@@ -148,11 +159,14 @@ pub(crate) unsafe fn mirror<T: Element>(
     kernels: &Kernels<T>,
 ) {
     const SIDE: usize = 16;
-    for i0 in rows.clone().step_by(SIDE) {
-        for j0 in cols.clone().step_by(SIDE) {
+    const SQUARES_AHEAD: usize = 3;
+    // Along the rows that are written, whose lines come from further away than those that are read.
+    for j0 in cols.clone().step_by(SIDE) {
+        for i0 in rows.clone().step_by(SIDE) {
             let (i1, j1) = (rows.end.min(i0 + SIDE), cols.end.min(j0 + SIDE));
             if j1 <= i0 && out.col_step == 1 && out.row_step >= 0 {
                 let (to, step) = (out.at(j0, i0), out.row_step);
+                (j0..j1).for_each(|j| prefetch(out.at(j, i0 + SQUARES_AHEAD * SIDE)));
                 // SAFETY: the caller's contract; the two squares lie on different sides of the diagonal.
                 unsafe { (kernels.transpose)(to, step as usize, out.at(i0, j0), step, i1 - i0, j1 - j0) };
                 continue;
@@ -167,54 +181,78 @@ pub(crate) unsafe fn mirror<T: Element>(
     }
 }
 
+/// Rows that one task of an entrywise pass over a matrix takes.
+const ROWS: usize = 64;
+
+/// Calls `task` with ranges of at most [`ROWS`] of `n` rows; on the calling thread if there are few.
+fn for_each_rows(n: usize, par: Par, task: &(dyn Fn(Range<usize>) + Sync)) {
+    par.at_most(n / (2 * ROWS)).for_each(n.div_ceil(ROWS), &|_, block| {
+        // The last rows of a triangle are the longest.
+        let end = n - block * ROWS;
+        task(end.saturating_sub(ROWS)..end);
+    });
+}
+
 /// Copies the lower triangle to the upper.
-pub(crate) fn mirror_lower<T: Element>(mut out: MatMut<'_, T>, kernels: &Kernels<T>) {
+pub(crate) fn mirror_lower<T: Element>(mut out: MatMut<'_, T>, par: Par) {
+    let kernels = T::kernels(par.isa());
     let n = out.rows();
     assert_eq!(n, out.cols(), "mirror_lower: the matrix is not square");
-    // SAFETY: the whole matrix, borrowed exclusively.
-    unsafe { mirror(&Shared::new(&mut out), 0..n, 0..n, kernels) }
+    let shared = Shared::new(&mut out);
+    for_each_rows(n, par, &|rows| {
+        let cols = 0..rows.end;
+        // SAFETY: the matrix is borrowed exclusively; these rows below the diagonal and their mirror image are this task's.
+        unsafe { mirror(&shared, rows, cols, kernels) }
+    });
 }
 
 /// `out <- alpha a` on the lower triangle.
-pub(crate) fn scale_lower<T: Element>(mut out: MatMut<'_, T>, alpha: T, a: MatRef<'_, T>, kernels: &Kernels<T>) {
+pub(crate) fn scale_lower<T: Element>(mut out: MatMut<'_, T>, alpha: T, a: MatRef<'_, T>, par: Par) {
+    let kernels = T::kernels(par.isa());
     let n = out.rows();
     assert!(out.shape() == [n, n] && a.shape() == [n, n], "scale_lower: shapes disagree");
     let shared = Shared::new(&mut out);
     let [rs, cs] = a.strides();
-    for i in 0..n {
-        if cs == 1 && shared.col_step == 1 {
-            let row = a.as_ptr().wrapping_offset(i as isize * rs);
-            // SAFETY: the kernels belong to an ISA this CPU has; i + 1 entries of row i on both sides.
-            unsafe { (kernels.blend)(shared.at(i, 0), row, i + 1, alpha, T::zero()) };
-        } else {
-            // SAFETY: (i, j) lies inside the output.
-            (0..=i).for_each(|j| unsafe { *shared.at(i, j) = alpha * a.at([i, j]) });
+    for_each_rows(n, par, &|rows| {
+        for i in rows {
+            if cs == 1 && shared.col_step == 1 {
+                let row = a.as_ptr().wrapping_offset(i as isize * rs);
+                // SAFETY: the kernels belong to an ISA this CPU has; i + 1 entries of row i on both sides, this task's alone.
+                unsafe { (kernels.blend)(shared.at(i, 0), row, i + 1, alpha, T::zero()) };
+            } else {
+                // SAFETY: (i, j) lies inside the output, in a row that is this task's alone.
+                (0..=i).for_each(|j| unsafe { *shared.at(i, j) = alpha * a.at([i, j]) });
+            }
         }
-    }
+    });
 }
 
 /// `out <- -out`
-pub(crate) fn negate<T: Element>(out: &mut MatMut<'_, T>, kernels: &Kernels<T>) {
+pub(crate) fn negate<T: Element>(out: &mut MatMut<'_, T>, par: Par) {
+    let kernels = T::kernels(par.isa());
     let [m, n] = out.shape();
     let shared = Shared::new(out);
     // Along whichever axis is contiguous.
     let (outer, inner, step) = if shared.row_step == 1 { (n, m, [0, 1]) } else { (m, n, [1, 0]) };
-    for i in 0..outer {
-        let line = shared.at(i * step[0], i * step[1]);
-        if shared.row_step == 1 || shared.col_step == 1 {
-            // SAFETY: the kernels belong to an ISA this CPU has; one contiguous line of the output onto itself.
-            unsafe { (kernels.blend)(line, line, inner, -T::one(), T::zero()) };
-        } else {
-            // SAFETY: (i, j) lies inside the output.
-            (0..inner).for_each(|j| unsafe { *shared.at(i, j) = -*shared.at(i, j) });
+    for_each_rows(outer, par, &|lines| {
+        for i in lines {
+            let line = shared.at(i * step[0], i * step[1]);
+            if shared.row_step == 1 || shared.col_step == 1 {
+                // SAFETY: the kernels belong to an ISA this CPU has; one contiguous line of the output onto itself, this task's alone.
+                unsafe { (kernels.blend)(line, line, inner, -T::one(), T::zero()) };
+            } else {
+                // SAFETY: (i, j) lies inside the output, in a line that is this task's alone.
+                (0..inner).for_each(|j| unsafe { *shared.at(i, j) = -*shared.at(i, j) });
+            }
         }
-    }
+    });
 }
 
 impl<T: Element> Epilogue<T> for StoreSymmetric<'_, T> {
     fn apply(&self, tile: &Tile<'_, T>) {
         for (i, row) in tile.data.chunks_exact(tile.ld).take(tile.rows).enumerate() {
             let cols = tile.cols.min((tile.row + i + 1).saturating_sub(tile.col));
+            self.store.out.prefetch((tile.row + i + ROWS_AHEAD, tile.col), cols);
             // SAFETY: the tile lies inside the product's shape, which is the output's.
             unsafe {
                 self.store.out.blend((tile.row + i, tile.col), &row[..cols], self.store.blend, tile.kernels);

@@ -4,6 +4,7 @@ use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
 use crate::cholesky::leaf::{self, Block, LeafOp};
 use crate::conv::assemble::{AssembleFn, Assembly, Scratch};
+use crate::conv::depthwise::{self, LanesFn};
 use crate::isa::{Isa, Level};
 
 /// Row counts a register tile is compiled for: powers of two up to the ISA's.
@@ -30,6 +31,8 @@ pub struct Kernels<T: 'static> {
     pub(crate) transpose: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`leaf::leaf`].
     pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>) -> usize,
+    /// `lanes[log2 rows][log2 columns]`: see [`depthwise::tile`].
+    lanes_tiles: [[LanesFn<T>; depthwise::STEPS]; depthwise::STEPS],
     /// See [`Assembly::rows`].
     pub(crate) assemble: AssembleFn<T>,
     /// See [`rows::fma_chains`].
@@ -45,6 +48,16 @@ impl<T> Kernels<T> {
     /// The microkernel for `rows` (from [`Kernels::rows_step`]) and `cols <= nr` columns, rounded up to vectors.
     pub(crate) fn tile(&self, rows: usize, cols: usize) -> TileFn<T> {
         self.tiles[cols.div_ceil(self.lanes) - 1][rows.ilog2() as usize]
+    }
+
+    /// The largest number of rows, or columns, of a depthwise tile that is at most `count >= 1`.
+    pub(crate) fn lanes_step(&self, count: usize) -> usize {
+        1 << count.ilog2().min(depthwise::STEPS as u32 - 1)
+    }
+
+    /// The depthwise tile of `rows` and `columns` from [`Kernels::lanes_step`].
+    pub(crate) fn lanes_tile(&self, rows: usize, columns: usize) -> LanesFn<T> {
+        self.lanes_tiles[rows.ilog2() as usize][columns.ilog2() as usize]
     }
 }
 
@@ -96,6 +109,13 @@ macro_rules! table {
                 unsafe { leaf::leaf::<$t, S>(op, n, l, x) }
             }
             $(#[$feature])?
+            unsafe fn lanes<const M: usize, const V: usize>(
+                depths: &Depths, l: *const $t, row_step: usize, r: *const $t, c: *mut $t, ldc: usize, fresh: bool,
+            ) {
+                // SAFETY: see above.
+                unsafe { depthwise::tile::<$t, S, M, V>(depths, l, row_step, r, c, ldc, fresh) }
+            }
+            $(#[$feature])?
             unsafe fn assemble(
                 assembly: &Assembly<'_, $t>, channels: (usize, usize), outer: [usize; 2], scratch: &Scratch,
                 memory: [&mut [$t]; 4],
@@ -123,6 +143,11 @@ macro_rules! table {
                 copy_rows,
                 transpose,
                 leaf: leaf_op,
+                lanes_tiles: [
+                    [lanes::<1, 1>, lanes::<1, 2>, lanes::<1, 4>],
+                    [lanes::<2, 1>, lanes::<2, 2>, lanes::<2, 4>],
+                    [lanes::<4, 1>, lanes::<4, 2>, lanes::<4, 4>],
+                ],
                 assemble,
                 fma_chains,
             };

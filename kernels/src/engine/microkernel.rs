@@ -8,7 +8,11 @@
 //! window are many. For each depth `p`, `l + p * left_step` holds M elements, which are broadcast, and `r + p * right_step` V
 //! vectors; all `M * V` sums stay in registers over the whole depth. Per depth: `M * V` FMAs, `V` loads and `M` broadcasts.
 
-use crate::simd::Simd;
+use crate::simd::{Simd, prefetch};
+
+/// Steps of depth that a left strip is prefetched ahead. Its lines are three or fewer apart and used once, which hardware prefetchers
+/// follow badly; this many steps take as long as a read from the last-level cache.
+const AHEAD: usize = 32;
 
 /// Where the operands of a register tile lie: `runs` runs of `len` depths.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +66,7 @@ pub(crate) unsafe fn tile<T: Copy, S: Simd<T>, const M: usize, const V: usize>(
             }
             rest -= 1;
             let mut right = [S::splat(zero); V];
+            prefetch(lp.wrapping_add(AHEAD * left_step));
             for (v, vector) in right.iter_mut().enumerate() {
                 *vector = S::load(rp.add(v * S::LANES));
             }

@@ -9,11 +9,12 @@ use dyn_stack::StackReq;
 /// Alignment of packed panels and tiles: a cache line, and the widest vector.
 pub(crate) const ALIGN: usize = 64;
 
-/// Depth of a packed slab. A right panel of it (`nr * KC` elements, 24 kB with 48 f32) stays in L1 while left panels stream.
-const KC: usize = 128;
+/// Depth of a packed slab. A right panel of it (`nr * KC` elements, 36 kB with 48 f32) stays in L1 or streams from L2 while left panels
+/// stream; a tile is read and written once a slab.
+const KC: usize = 192;
 
-/// Sides of macro-tiles, largest first: multiples of every panel width. A tile and its two slabs fill half of a 1 MB L2 (two thirds in f64,
-/// which starts at the second).
+/// Sides of macro-tiles, largest first: multiples of every panel width. A tile and its two slabs take 585 KiB (864 KiB in f64,
+/// which starts at the second): they fit a 1 MiB L2.
 const SIDES: [usize; 5] = [240, 192, 144, 96, 48];
 
 /// Tasks that a product is cut into if it is large enough: enough to balance the threads of a desktop, few enough that

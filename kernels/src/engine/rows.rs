@@ -1,6 +1,6 @@
 //! Operations on contiguous rows, for packers and epilogues: masked at the end, never a scalar tail.
 
-use crate::simd::Simd;
+use crate::simd::{Simd, line, prefetch};
 use num_traits::Float;
 
 /// `dst <- alpha src + beta dst` over `n` elements; `beta = 0` does not read `dst`.
@@ -26,6 +26,10 @@ pub(crate) unsafe fn blend<T: Float, S: Simd<T>>(dst: *mut T, src: *const T, n: 
         }
     }
 }
+
+/// How far ahead rows are prefetched where they are short, and where they are long.
+const ROWS_AHEAD: isize = 12;
+const LINES_AHEAD: usize = 4;
 
 /// `dst <- dst + src²` over `n` elements.
 ///
@@ -65,6 +69,9 @@ pub(crate) unsafe fn copy_rows<T: Float, S: Simd<T>>(
     unsafe {
         for row in 0..count {
             let (to, from) = (dst.add(row * step), src.offset(row as isize * src_step));
+            // Short pieces of rows far apart: hardware prefetchers see no stream.
+            let ahead = from.wrapping_offset(ROWS_AHEAD * src_step);
+            (0..=width).step_by(line::<T>()).for_each(|i| prefetch(ahead.wrapping_add(i)));
             let mut i = 0;
             while i + S::LANES <= width {
                 S::store(to.add(i), S::load(from.add(i)));
@@ -103,6 +110,9 @@ pub(crate) unsafe fn transpose<T: Float, S: Simd<T>>(
         for i in (0..whole_rows).step_by(S::LANES) {
             let from = src.offset(i as isize * src_step);
             for j in (0..whole_cols).step_by(S::LANES) {
+                for e in 0..S::LANES as isize {
+                    prefetch(from.wrapping_offset(e * src_step).wrapping_add(j + LINES_AHEAD * line::<T>()));
+                }
                 S::transpose_square(dst.add(j * dst_step + i), dst_step, from.add(j), src_step);
             }
             for j in whole_cols..cols {

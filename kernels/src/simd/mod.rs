@@ -6,6 +6,24 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 pub(crate) mod portable;
 
+/// Asks for the line at `p` ahead of its use. Any address will do: the hint is ignored where there is nothing to read.
+#[inline(always)]
+pub(crate) fn prefetch<T>(p: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch neither faults nor changes memory, and every x86-64 CPU has it.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(p.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = p;
+}
+
+/// Elements of a cache line.
+pub(crate) const fn line<T>() -> usize {
+    64 / size_of::<T>()
+}
+
 /// Vectors of `T` on one instruction set, with the register tile that suits its register file.
 ///
 /// # Safety

@@ -84,4 +84,11 @@ impl<'a, T> ViewMut<'a, T, 3> {
         // SAFETY: a part of the elements.
         unsafe { self.reshaped([index, 0, 0], [rows, cols], [rs, cs]) }
     }
+
+    /// The same with the last two axes exchanged.
+    pub(crate) fn transposed(self) -> Self {
+        let ([n, rows, cols], [ns, rs, cs]) = (self.shape(), self.strides());
+        // SAFETY: the same elements.
+        unsafe { self.reshaped([0; 3], [n, cols, rows], [ns, cs, rs]) }
+    }
 }
