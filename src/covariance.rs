@@ -51,6 +51,23 @@ impl Default for FactorOptions {
     }
 }
 
+impl FactorOptions {
+    /// Whether the options hold for a batch of that many rows.
+    pub(crate) fn check(&self, rows: usize) -> Result<(), Error> {
+        let (m, each) = (self.decay, self.rows_per_datapoint);
+        check_parameter("decay", m, (0.0..1.0).contains(&m), "a number in [0, 1)")?;
+        self.scaling.check()?;
+        let divides = each > 0 && rows.is_multiple_of(each);
+        check_parameter("rows_per_datapoint", each as f64, divides, "a divisor of the number of rows")
+    }
+
+    /// `out <- m out + (1-m) scale sum`
+    pub(crate) fn blend<T: Element>(&self, scale: f64) -> Blend<T> {
+        let decay = T::from_f64(self.decay);
+        Blend { alpha: (T::one() - decay) * T::from_f64(scale), beta: decay }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
     Input,
@@ -134,14 +151,10 @@ fn check<I: Input>(
     let [n, t, d] = x.shape();
     let size = d + options.bias.columns();
     check_shape("out", &[size, size], &out)?;
-    let (m, rows) = (options.decay, options.rows_per_datapoint);
-    check_parameter("decay", m, (0.0..1.0).contains(&m), "a number in [0, 1)")?;
-    options.scaling.check()?;
+    options.check(n)?;
     if n * t == 0 {
         return Err(Error::EmptyBatch { argument, shape: x.shape().to_vec() });
     }
-    let divides = rows > 0 && n % rows == 0;
-    check_parameter("rows_per_datapoint", rows as f64, divides, "a divisor of the number of rows")?;
     check_finite(argument, x)
 }
 
@@ -163,15 +176,13 @@ fn factor<I: Input>(
         Side::Error => (options.scaling.error(options.sharing, n, t), 1.0),
     };
     let number = I::Acc::from_f64;
-    let decay = number(options.decay);
-    let one: I::Acc = num_traits::One::one();
     let spec = Spec {
         sharing: options.sharing,
         reduce_scale: number(reduce_scale),
         bias: options.bias,
         centre: None,
         triangle: options.triangle,
-        blend: Blend { alpha: (one - decay) * number(scale), beta: decay },
+        blend: options.blend(scale),
     };
     match options.centring {
         Centring::Raw => kernel::covariance(out, x, &spec, par, stack),

@@ -19,21 +19,34 @@ pub(crate) fn with_scratch<R>(req: StackReq, f: impl FnOnce(&mut MemStack) -> R)
 }
 
 /// The first element that is not finite is an error.
-pub(crate) fn check_finite<I: Input>(argument: &'static str, x: View<'_, I, 3>) -> Result<(), Error> {
-    for n in 0..x.shape()[0] {
-        if let Some([t, i]) = not_finite(x.datapoint(n)) {
-            return Err(Error::NotFinite { argument, index: vec![n, t, i] });
-        }
+pub(crate) fn check_finite<I: Input, const R: usize>(argument: &'static str, x: View<'_, I, R>) -> Result<(), Error> {
+    match x.memory().is_some_and(all_finite) {
+        true => Ok(()),
+        false => match not_finite(x) {
+            None => Ok(()),
+            Some(index) => Err(Error::NotFinite { argument, index: index.to_vec() }),
+        },
     }
-    Ok(())
 }
 
-/// The first entry that is NaN or infinite.
-fn not_finite<I: Input>(x: MatRef<'_, I>) -> Option<[usize; 2]> {
-    let finite = |x: I| num_traits::Float::is_finite(x.widen());
-    (0..x.rows())
-        .filter(|&i| !x.row(i).is_some_and(all_finite))
-        .find_map(|i| (0..x.cols()).find(|&j| !finite(x.at([i, j]))).map(|j| [i, j]))
+/// The first entry that is NaN or infinite, line by line.
+fn not_finite<I: Input, const R: usize>(x: View<'_, I, R>) -> Option<[usize; R]> {
+    let (shape, last) = (x.shape(), R.checked_sub(1)?);
+    let mut index = [0; R];
+    while !x.is_empty() {
+        if !x.line(index).is_some_and(all_finite) {
+            for i in 0..shape[last] {
+                index[last] = i;
+                if !num_traits::Float::is_finite(x.at(index).widen()) {
+                    return Some(index);
+                }
+            }
+        }
+        let axis = (0..last).rev().find(|&axis| index[axis] + 1 < shape[axis])?;
+        index[axis] += 1;
+        index[axis + 1..].fill(0);
+    }
+    None
 }
 
 /// Whether a row has no NaN and no infinity: `0 x` is then zero throughout. A loop that compilers make vectors of.

@@ -1,6 +1,7 @@
 //! What can go wrong, naming what and where.
 
 use crate::ViewError;
+use crate::convolution::GeometryError;
 use foof_kernels::cholesky::Pivot;
 
 /// An error of this crate. Unless its description says otherwise, outputs and state are as they were before the call.
@@ -83,6 +84,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A convolution that cannot be, or sizes that overflow with its batch.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
     /// A view that cannot be made.
     #[error(transparent)]
     View(#[from] ViewError),

@@ -7,7 +7,7 @@
 //! Descent on Neurons and its Link to Approximate Second-Order Optimization", ICML 2022, writes one datapoint per column.)
 //!
 //! # Modules
-//! [`covariance`] forms the factors, [`inverse`] and [`eigen`] prepare them, [`damping`] chooses how they are damped, [`kronecker`]
+//! [`covariance`] and, for convolutions, [`convolution`] form the factors, [`inverse`] and [`eigen`] prepare them, [`damping`] chooses how they are damped, [`kronecker`]
 //! applies them to gradients, and [`optim`] holds the optimisers built from these. [`product`] is the matrix product under all of them.
 //!
 //! Operations that need memory take a `MemStack` of the size that their `*_scratch` twin reports; their `*_alloc` twins allocate.
@@ -40,6 +40,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod convolution;
 pub mod covariance;
 pub mod damping;
 mod dense;

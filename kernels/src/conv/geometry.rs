@@ -280,6 +280,11 @@ impl Conv {
         self.features() + self.bias.columns()
     }
 
+    /// The shape of the weights: `[out_channels, features]`, with bias `[out_channels, features + 1]`.
+    pub fn weight_shape(&self) -> [usize; 2] {
+        [self.out_channels, self.factor_size()]
+    }
+
     /// `T`: outputs of an image.
     pub fn positions(&self) -> usize {
         self.axes.iter().map(Axis::outputs).product()
@@ -295,6 +300,12 @@ impl Conv {
     pub fn output_shape(&self, n: usize) -> [usize; 5] {
         let [z, y, x] = self.axes.map(|axis| axis.outputs());
         [n, self.out_channels, z, y, x]
+    }
+
+    /// The identity on this convolution's outputs, by group: one tap, no bias. Its patches are the pixels of the errors.
+    pub fn outputs_only(&self) -> Conv {
+        let axes = self.axes.map(|axis| Axis::new(axis.outputs(), 1));
+        Conv { in_channels: self.out_channels, bias: Bias::Without, axes, ..*self }
     }
 
     /// The place of tap `(p, q, r)`, numbered row-major, of a group's channel among its features.

@@ -1,4 +1,4 @@
-//! Convolutions: their covariances without unfolding.
+//! Convolutions: their covariances and their own products, without unfolding.
 //!
 //! | module | what it says |
 //! |---|---|
@@ -10,6 +10,9 @@
 //! | [`depthwise`] | the products of a vector of one-channel groups |
 //! | [`patches`], [`sums`] | patches formed while packing; sums over windows |
 //! | [`covariance`](mod@covariance) | all of it together |
+//! | [`errors`] | the covariance of the errors |
+//! | [`product`] | outputs, gradients of inputs and weights |
+//! | `phase`, `store`, `groups` | pixels that share their taps; where tiles go; groups of channels |
 
 pub(crate) mod assemble;
 pub(crate) mod axis;
@@ -17,11 +20,16 @@ pub(crate) mod correlate;
 pub mod correlation;
 pub mod covariance;
 pub mod depthwise;
+pub mod errors;
 pub mod geometry;
+mod groups;
 mod image;
 mod layout;
 pub mod patches;
+mod phase;
 pub mod plan;
+pub mod product;
+mod store;
 pub mod sums;
 
 pub use covariance::{ConvSpec, covariance, depth, scratch};

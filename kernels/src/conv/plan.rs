@@ -28,34 +28,53 @@ pub enum Form {
 pub struct Plan {
     conv: Conv,
     form: Form,
+    /// The panel width that the correlation form was made for.
+    panel: usize,
 }
 
 impl Plan {
     /// The plan with fewest multiply-adds for elements `T` on `par`'s instruction set.
     pub fn new<T: Element>(conv: &Conv, par: Par) -> Plan {
         let kernels = T::kernels(par.isa());
-        let correlation = Correlation::new(conv, kernels.nr);
+        let (panel, lanes) = (kernels.nr, kernels.lanes);
         let depthwise = conv.groups() > 1 && conv.groups() == conv.in_channels();
-        let pixels = conv.axes3().iter().all(|axis| axis.kernel == 1 && axis.stride == 1 && axis.padding == [0, 0]);
+        if is_pixels(conv) && !depthwise {
+            return Plan::pixels(conv);
+        }
+        let correlation = Correlation::new(conv, panel);
         let gain = unfold_multiply_adds(conv) as f64 / correlation.multiply_adds() as f64;
         let form = match () {
-            () if pixels && !depthwise => Form::Pixels,
-            () if depthwise => Form::Depthwise(Box::new(Depthwise::new(conv, kernels.nr, kernels.lanes))),
+            () if depthwise => Form::Depthwise(Box::new(Depthwise::new(conv, panel, lanes))),
             // With one tap there is one product, and the phase that it reads is packed whole.
             () if gain >= LEAST_GAIN || conv.taps() == 1 => Form::Correlation(Box::new(correlation)),
             () => Form::Unfold,
         };
-        Plan { conv: *conv, form }
+        Plan { conv: *conv, form, panel }
     }
 
     /// The correlation form, whatever it gains: for comparisons.
     pub fn correlation<T: Element>(conv: &Conv, par: Par) -> Plan {
-        Plan { conv: *conv, form: Form::Correlation(Box::new(Correlation::new(conv, T::kernels(par.isa()).nr))) }
+        let panel = T::kernels(par.isa()).nr;
+        Plan { conv: *conv, form: Form::Correlation(Box::new(Correlation::new(conv, panel))), panel }
     }
 
     /// Implicit unfolding, whatever the correlation form would gain: for comparisons.
     pub fn unfold(conv: &Conv) -> Plan {
-        Plan { conv: *conv, form: Form::Unfold }
+        Plan { conv: *conv, form: Form::Unfold, panel: 0 }
+    }
+
+    /// The plan of a convolution with one tap that is read at every sample; takes no memory of its own.
+    ///
+    /// # Panics
+    /// If it is another convolution.
+    pub(crate) fn pixels(conv: &Conv) -> Plan {
+        assert!(is_pixels(conv), "plan: {conv:?} has more than one tap, a stride or padding");
+        Plan { conv: *conv, form: Form::Pixels, panel: 0 }
+    }
+
+    /// Whether the plan can be used for elements `T` on `par`'s instruction set: the correlation form is made for a panel width.
+    pub fn suits<T: Element>(&self, par: Par) -> bool {
+        !matches!(self.form, Form::Correlation(_) | Form::Depthwise(_)) || self.panel == T::kernels(par.isa()).nr
     }
 
     /// The convolution.
@@ -81,6 +100,11 @@ impl Plan {
     pub fn unfold_multiply_adds(&self) -> u64 {
         unfold_multiply_adds(&self.conv) * self.conv.groups() as u64
     }
+}
+
+/// One tap, read at every sample.
+fn is_pixels(conv: &Conv) -> bool {
+    conv.axes3().iter().all(|axis| axis.kernel == 1 && axis.stride == 1 && axis.padding == [0, 0])
 }
 
 /// Of one group: the lower triangle, at each output.

@@ -95,16 +95,31 @@ impl<'a, T: Element> Shared<'a, T> {
     /// # Safety
     /// The entries lie inside the output and belong to the calling task alone.
     pub(crate) unsafe fn blend(&self, (i, j): (usize, usize), row: &[T], blend: Blend<T>, kernels: &Kernels<T>) {
-        if self.col_step == 1 {
-            // SAFETY: the caller's contract, contiguous.
-            return unsafe { (kernels.blend)(self.at(i, j), row.as_ptr(), row.len(), blend.alpha, blend.beta) };
-        }
-        for (c, &x) in row.iter().enumerate() {
-            let to = self.at(i, j + c);
-            // SAFETY: the caller's contract.
-            unsafe {
-                *to = if blend.beta == T::zero() { blend.alpha * x } else { blend.alpha * x + blend.beta * *to };
-            }
+        // SAFETY: the caller's contract.
+        unsafe { blend_line(self.at(i, j), self.col_step, row, blend, kernels) }
+    }
+}
+
+/// Blends a line into entries `step` apart.
+///
+/// # Safety
+/// The entries are writable and belong to the calling task alone.
+pub(crate) unsafe fn blend_line<T: Element>(
+    to: *mut T,
+    step: isize,
+    line: &[T],
+    blend: Blend<T>,
+    kernels: &Kernels<T>,
+) {
+    if step == 1 {
+        // SAFETY: the caller's contract, contiguous.
+        return unsafe { (kernels.blend)(to, line.as_ptr(), line.len(), blend.alpha, blend.beta) };
+    }
+    for (c, &x) in line.iter().enumerate() {
+        let to = to.wrapping_offset(c as isize * step);
+        // SAFETY: the caller's contract.
+        unsafe {
+            *to = if blend.beta == T::zero() { blend.alpha * x } else { blend.alpha * x + blend.beta * *to };
         }
     }
 }

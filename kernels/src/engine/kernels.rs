@@ -27,6 +27,8 @@ pub struct Kernels<T: 'static> {
     pub(crate) add_squares: unsafe fn(*mut T, *const T, usize),
     /// See [`rows::copy_rows`].
     pub(crate) copy_rows: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
+    /// See [`rows::copy_block`].
+    pub(crate) copy_block: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`rows::transpose`].
     pub(crate) transpose: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`leaf::leaf`].
@@ -97,6 +99,13 @@ macro_rules! table {
                 unsafe { rows::copy_rows::<$t, S>(dst, step, src, src_step, width, count) }
             }
             $(#[$feature])?
+            unsafe fn copy_block(
+                dst: *mut $t, dst_step: usize, src: *const $t, src_step: isize, width: usize, count: usize,
+            ) {
+                // SAFETY: see above.
+                unsafe { rows::copy_block::<$t, S>(dst, dst_step, src, src_step, width, count) }
+            }
+            $(#[$feature])?
             unsafe fn transpose(
                 dst: *mut $t, dst_step: usize, src: *const $t, src_step: isize, rows: usize, cols: usize,
             ) {
@@ -141,6 +150,7 @@ macro_rules! table {
                 blend,
                 add_squares,
                 copy_rows,
+                copy_block,
                 transpose,
                 leaf: leaf_op,
                 lanes_tiles: [

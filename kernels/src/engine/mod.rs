@@ -9,7 +9,7 @@
 //!     epilogue(tile)
 //! ```
 //!
-//! Panels are packed ahead where several tiles share them, else by each task for itself. A long sum over few tiles is cut
+//! Panels are packed ahead where several tiles share them, else, and for streamed products, by each task for itself. A long sum over few tiles is cut
 //! into chunks by a rule that knows only the shape; partial tiles are added in order. So the bits of a result do not
 //! depend on the number of threads.
 
@@ -99,6 +99,21 @@ fn plan<T: Element>(m: usize, n: usize, k: usize, symmetric: bool, par: Par) -> 
     Plan::new(m, n, k, region, T::kernels(par.isa()))
 }
 
+/// The plan of [`Engine::streamed`].
+fn streamed_plan<T: Element>(m: usize, n: usize, k: usize, par: Par) -> Plan {
+    Plan::streamed(m, n, k, T::kernels(par.isa()))
+}
+
+/// Scratch of [`Engine::streamed`] for a product of this shape: slabs and tiles only.
+pub(crate) fn streamed_scratch<T: Element>(m: usize, n: usize, k: usize, par: Par) -> StackReq {
+    streamed_plan::<T>(m, n, k, par).scratch::<T>(par)
+}
+
+/// The longest chain of additions into one entry of [`Engine::streamed`].
+pub(crate) fn streamed_depth<T: Element>(m: usize, n: usize, k: usize, par: Par) -> usize {
+    streamed_plan::<T>(m, n, k, par).depth()
+}
+
 /// Scratch for a product of this shape.
 pub fn scratch<T: Element>(m: usize, n: usize, k: usize, symmetric: bool, par: Par) -> StackReq {
     plan::<T>(m, n, k, symmetric, par).scratch::<T>(par)
@@ -114,6 +129,19 @@ impl<'a, T: Element> Engine<'a, T> {
     pub fn product(left: &'a dyn Pack<T>, right: &'a dyn Pack<T>, epilogue: &'a dyn Epilogue<T>, par: Par) -> Self {
         assert_eq!(left.depth(), right.depth(), "product: depths differ");
         Self::new(left, Some(right), epilogue, par)
+    }
+
+    /// [`product`](Engine::product) for operands far larger packed than as they are: none is ever packed whole, each task packs the slabs of
+    /// its own tile.
+    pub(crate) fn streamed(
+        left: &'a dyn Pack<T>,
+        right: &'a dyn Pack<T>,
+        epilogue: &'a dyn Epilogue<T>,
+        par: Par,
+    ) -> Self {
+        assert_eq!(left.depth(), right.depth(), "product: depths differ");
+        let plan = streamed_plan::<T>(left.extent(), right.extent(), left.depth(), par);
+        Engine { left, right: Some(right), epilogue, plan, kernels: T::kernels(par.isa()), par: plan.par(par) }
     }
 
     /// `epilogue(x x^T)`, tiles that meet the lower triangle only.
@@ -227,12 +255,12 @@ impl<'a, T: Element> Engine<'a, T> {
                 let r = Panels { ptr: stretch(packed.right, cols.start), ..l };
                 self.slab((&rows, &cols), depths.len(), l, r, tile, fresh);
             } else {
-                self.pack_slab(self.left, slab_left, &depths);
+                self.pack_slab(self.left, slab_left, &rows, &depths);
                 let l = Panels { ptr: slab_left.as_ptr(), step: plan.nr * depths.len(), offset: 0 };
                 let r = match self.right {
                     None => l,
                     Some(right) => {
-                        self.pack_slab(right, slab_right, &depths);
+                        self.pack_slab(right, slab_right, &cols, &depths);
                         Panels { ptr: slab_right.as_ptr(), ..l }
                     }
                 };
@@ -241,11 +269,11 @@ impl<'a, T: Element> Engine<'a, T> {
         }
     }
 
-    fn pack_slab(&self, operand: &dyn Pack<T>, slab: &mut [T], depths: &Range<usize>) {
+    /// Packs the indices of a tile, over the depths of a slab.
+    fn pack_slab(&self, operand: &dyn Pack<T>, slab: &mut [T], indices: &Range<usize>, depths: &Range<usize>) {
         let nr = self.plan.nr;
-        for (panel, memory) in slab.chunks_exact_mut(nr * depths.len()).enumerate().take(operand.extent().div_ceil(nr))
-        {
-            operand.pack(memory, panel * nr, depths.start, self.kernels);
+        for (first, panel) in indices.clone().step_by(nr).zip(slab.chunks_exact_mut(nr * depths.len())) {
+            operand.pack(panel, first, depths.start, self.kernels);
         }
     }
 

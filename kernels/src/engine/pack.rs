@@ -164,6 +164,32 @@ impl<T: Element, P: Pack<T>> Pack<T> for WithOne<P> {
     }
 }
 
+/// One more depth after the last, constant one: a bias where indices are datapoints.
+pub struct WithOneDepth<P>(pub P);
+
+impl<T: Element, P: Pack<T>> Pack<T> for WithOneDepth<P> {
+    fn extent(&self) -> usize {
+        self.0.extent()
+    }
+
+    fn depth(&self) -> usize {
+        self.0.depth() + 1
+    }
+
+    fn pack(&self, panel: &mut [T], first: usize, start: usize, kernels: &Kernels<T>) {
+        let nr = kernels.nr;
+        let (inner, one) = panel.split_at_mut((self.0.depth() - start).min(panel.len() / nr) * nr);
+        if !inner.is_empty() {
+            self.0.pack(inner, first, start, kernels);
+        }
+        if !one.is_empty() {
+            let width = nr.min(self.extent() - first);
+            one[..width].fill(T::one());
+            one[width..].fill(T::zero());
+        }
+    }
+}
+
 /// A value for each index subtracted from it: centred activations.
 pub struct Centred<'a, T, P>(pub P, pub &'a [T]);
 

@@ -33,6 +33,9 @@ fn work(m: usize, n: usize, k: usize) -> usize {
     m.saturating_mul(n).saturating_mul(k)
 }
 
+/// Tasks that a streamed product is cut into: each packs its operands anew, so tiles stay large.
+const STREAMED_TASKS: usize = 14;
+
 /// Which part of the product is computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Region {
@@ -54,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) region: Region,
     /// The depth is cut into this many chunks, each summed into a tile of its own.
     pub(crate) chunks: usize,
+    /// Each task packs its own slabs, however many tiles read a panel.
+    pub(crate) streamed: bool,
 }
 
 impl Plan {
@@ -70,6 +75,7 @@ impl Plan {
             tn: side.min(n.next_multiple_of(nr)).max(nr),
             region,
             chunks: 1,
+            streamed: false,
         };
         let mut candidates = SIDES[largest..].iter().map(|&side| with_side(side));
         let mut plan = candidates
@@ -83,6 +89,26 @@ impl Plan {
             plan.chunks = (k / CHUNK).clamp(1, CHUNKED_TASKS.div_ceil(plan.tiles().max(1)) * 2);
         }
         plan
+    }
+
+    /// A plan whose operands are never packed whole: each task packs the slabs that its tile reads. For operands that would take far more
+    /// memory packed than they do as they are.
+    pub(crate) fn streamed<T: Element>(m: usize, n: usize, k: usize, kernels: &Kernels<T>) -> Plan {
+        let largest = if size_of::<T>() > 4 { 1 } else { 0 };
+        let nr = kernels.nr;
+        // Even tiles: none but the last is narrower than the others by more than a panel.
+        let even = |extent: usize, side: usize| extent.div_ceil(extent.div_ceil(side).max(1)).next_multiple_of(nr);
+        let with_side = |side: usize| {
+            let (tm, tn) = (even(m, side).max(nr), even(n, side).max(nr));
+            let mut plan = Plan { m, n, k, nr, tm, tn, region: Region::Full, chunks: 1, streamed: true };
+            if work(m, n, k) >= PARALLEL_WORK {
+                plan.chunks = (k / CHUNK).clamp(1, STREAMED_TASKS.div_ceil(plan.tiles().max(1)));
+            }
+            plan
+        };
+        let mut plans = SIDES[largest..4].iter().map(|&side| with_side(side));
+        let enough = |plan: &Plan| work(m, n, k) < PARALLEL_WORK || plan.tiles() * plan.chunks >= STREAMED_TASKS;
+        plans.clone().find(enough).or(plans.next_back()).unwrap_or_else(|| with_side(nr))
     }
 
     /// Tiles along rows and columns.
@@ -129,7 +155,7 @@ impl Plan {
 
     /// Packing pays once a panel is read by more than one tile; else each task packs its own slabs, which never leave L2.
     pub(crate) fn packs_ahead(&self) -> bool {
-        self.grid() != (1, 1)
+        !self.streamed && self.grid() != (1, 1)
     }
 
     /// The longest chain of additions into one entry: within a slab, over slabs, over chunks.
@@ -159,7 +185,7 @@ impl Plan {
     pub(crate) fn slab_lens(&self) -> (usize, usize) {
         match self.packs_ahead() {
             true => (0, 0),
-            false => (self.packed_len(self.m, KC.min(self.k)), self.packed_len(self.n, KC.min(self.k))),
+            false => (self.tm * KC.min(self.k), self.tn * KC.min(self.k)),
         }
     }
 

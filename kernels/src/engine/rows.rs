@@ -89,6 +89,35 @@ pub(crate) unsafe fn copy_rows<T: Float, S: Simd<T>>(
     }
 }
 
+/// Copies `count` rows of `width` elements, `src_step` apart, to rows `dst_step` apart.
+///
+/// # Safety
+/// As [`blend`]: `src` readable and `dst` writable for `width` elements of each row.
+#[inline(always)]
+pub(crate) unsafe fn copy_block<T: Float, S: Simd<T>>(
+    dst: *mut T,
+    dst_step: usize,
+    src: *const T,
+    src_step: isize,
+    width: usize,
+    count: usize,
+) {
+    // SAFETY: as in blend.
+    unsafe {
+        for row in 0..count {
+            let (to, from) = (dst.add(row * dst_step), src.offset(row as isize * src_step));
+            let mut i = 0;
+            while i + S::LANES <= width {
+                S::store(to.add(i), S::load(from.add(i)));
+                i += S::LANES;
+            }
+            if i < width {
+                S::store_first(to.add(i), S::load_first(from.add(i), width - i), width - i);
+            }
+        }
+    }
+}
+
 /// Transposes: `dst[j * dst_step + i] <- src[i * src_step + j]` for `i < rows`, `j < cols`. Squares of LANES in registers,
 /// single elements at the edges.
 ///

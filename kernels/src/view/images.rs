@@ -3,22 +3,31 @@
 use super::{MatMut, View, ViewMut};
 use core::ops::Range;
 
-impl<'a, T, const R: usize> View<'a, T, R> {
-    /// Images `[N, C, X]`, `[N, C, Y, X]` or `[N, C, Z, Y, X]` with axes of size one in front of their spatial axes, `[N, C, Z, Y, X]`;
-    /// `None` for another rank.
-    pub fn as_images(self) -> Option<View<'a, T, 5>> {
-        if !(3..=5).contains(&R) {
-            return None;
+macro_rules! as_images {
+    ($view:ident) => {
+        impl<'a, T, const R: usize> $view<'a, T, R> {
+            /// Images `[N, C, X]`, `[N, C, Y, X]` or `[N, C, Z, Y, X]` with axes of size one in front of their spatial axes,
+            /// `[N, C, Z, Y, X]`; `None` for another rank.
+            pub fn as_images(self) -> Option<$view<'a, T, 5>> {
+                if !(3..=5).contains(&R) {
+                    return None;
+                }
+                let (mut shape, mut strides) = ([1; 5], [0; 5]);
+                for axis in 0..R {
+                    let to = if axis < 2 { axis } else { axis + 5 - R };
+                    (shape[to], strides[to]) = (self.shape()[axis], self.strides()[axis]);
+                }
+                // SAFETY: axes of size one reach no other elements.
+                Some(unsafe { self.reshaped([0; R], shape, strides) })
+            }
         }
-        let (mut shape, mut strides) = ([1; 5], [0; 5]);
-        for axis in 0..R {
-            let to = if axis < 2 { axis } else { axis + 5 - R };
-            (shape[to], strides[to]) = (self.shape()[axis], self.strides()[axis]);
-        }
-        // SAFETY: axes of size one reach no other elements.
-        Some(unsafe { self.reshaped([0; R], shape, strides) })
-    }
+    };
+}
 
+as_images!(View);
+as_images!(ViewMut);
+
+impl<T, const R: usize> View<'_, T, R> {
     /// The same tensor with its last axis moved to the second place: images `[N, .., C]` of a channels-last framework as `[N, C, ..]`. The
     /// identity below rank 3.
     pub fn channels_last(self) -> Self {

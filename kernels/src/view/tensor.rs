@@ -102,6 +102,32 @@ impl<'a, T, const R: usize> View<'a, T, R> {
         self.ptr
     }
 
+    /// All elements, in the order in which they lie in memory, if nothing lies between them: whatever the order of the axes.
+    pub fn memory(&self) -> Option<&'a [T]> {
+        let mut axes: [usize; R] = core::array::from_fn(|axis| axis);
+        axes.sort_unstable_by_key(|&axis| self.strides[axis]);
+        let mut len = 1;
+        for axis in axes.into_iter().filter(|&axis| self.shape[axis] != 1) {
+            if self.is_empty() || self.strides[axis] != len as isize {
+                return None;
+            }
+            len *= self.shape[axis];
+        }
+        // SAFETY: the elements are `len` consecutive ones, the first the lowest, borrowed for 'a.
+        Some(unsafe { core::slice::from_raw_parts(self.ptr, len) })
+    }
+
+    /// The last axis at the other indices of `index`, if its elements are contiguous and the line exists.
+    pub fn line(&self, index: [usize; R]) -> Option<&'a [T]> {
+        let (last, mut start) = (R.checked_sub(1)?, index);
+        start[last] = 0;
+        let contiguous = self.strides[last] == 1 || self.shape[last] == 1;
+        // SAFETY: the line lies inside the shape; its elements follow one another.
+        (inside(start, self.shape) && contiguous).then(|| unsafe {
+            core::slice::from_raw_parts(self.ptr.offset(offset(start, self.strides)), self.shape[last])
+        })
+    }
+
     /// The same elements with a shape and strides that reach a subset of them.
     ///
     /// # Safety

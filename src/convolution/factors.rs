@@ -1,0 +1,152 @@
+//! The Kronecker factors of a convolution.
+
+use super::{Side, check_fits, fits, images};
+use crate::convolution::{Conv, FactorPlan};
+use crate::covariance::{Centring, FactorOptions};
+use crate::dense::check_finite;
+use crate::error::{check_parameter, check_scratch, check_shape};
+use crate::{Bias, Element, Error, Input, MemBuffer, MemStack, Par, StackReq, View, ViewMut};
+use foof_kernels::conv::{self as kernel, ConvSpec, errors as error_kernel};
+
+/// For each group `A_g <- m A_g + (1-m) s sum_nt x_nt x_nt^T` over the patches `x_nt` of its channels (or, reduced, over each image's mean
+/// patch), for images `x` `[N, C, sizes..]`. `out` is `[groups, f, f]`, with the geometry's bias `[groups, f + 1, f + 1]`. In the form that
+/// `plan` chose: `plan.multiply_adds()` for each image; reduced `N f² / 2`. Memory: the images once more, and tiles; no unfolded matrix.
+///
+/// The scale `s` is [`Scaling::input`](crate::scaling::Scaling::input) of `N` and `T` outputs, `1/N` by default. Grosse and Martens 2016;
+/// expand and reduce: Eschenhagen et al. 2023; FOOF's only factor: Benzing 2022.
+///
+/// Of `options`, the bias is the geometry's: [`Bias::With`] is refused where it has none. Centring is refused.
+///
+/// # Errors
+/// [`Error::Shape`] (also for a number of axes other than the geometry's), [`Error::Parameter`] (also for a plan made for another element type
+/// or instruction set), [`Error::Geometry`] where sizes overflow, [`Error::EmptyBatch`], [`Error::NotFinite`], [`Error::Scratch`]; `out` as it
+/// was.
+pub fn conv_input_factor<I: Input, const R: usize>(
+    out: ViewMut<'_, I::Acc, 3>,
+    x: View<'_, I, R>,
+    plan: &FactorPlan,
+    options: &FactorOptions,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Error> {
+    let conv = plan.conv();
+    let images = images("inputs", conv, Side::Inputs, x)?;
+    let (groups, size) = (conv.groups(), conv.factor_size());
+    check_shape("out", &[groups, size, size], &out.shape())?;
+    check_parameter(
+        "plan",
+        size as f64,
+        plan.suits::<I::Acc>(par),
+        "a plan for this element type and instruction set",
+    )?;
+    let bias = options.bias == conv.bias() || options.bias == Bias::Without;
+    check_parameter("bias", 1.0, bias, "none, as the convolution has none")?;
+    let n = check(conv, "inputs", x, options)?;
+    check_scratch(stack, conv_input_factor_scratch::<I::Acc>(images.shape()[0], plan, options, par))?;
+    let spec = spec(options, options.scaling.input(options.sharing, n, conv.positions()));
+    kernel::covariance(out, images, plan, &spec, par, stack);
+    Ok(())
+}
+
+/// For each group `B_g <- m B_g + (1-m) s sum_nt e_nt e_nt^T` over the outputs of its channels (or, reduced, over each image's sum), for
+/// errors `e` `[N, o, outputs..]`, or `[N C, o, outputs..]` with `C` rows for each image, and `out` `[groups, o/groups, o/groups]`.
+/// `N T o² / (2 groups)` multiply-adds.
+///
+/// The scale `s` is [`Scaling::error`](crate::scaling::Scaling::error): `1/(N T)` by default, reduced `1/N`. Sources as
+/// [`conv_input_factor`]'s.
+///
+/// # Errors
+/// As [`conv_input_factor`]'s; a bias, which errors do not have, is refused.
+pub fn conv_error_factor<E: Input, const R: usize>(
+    out: ViewMut<'_, E::Acc, 3>,
+    errors: View<'_, E, R>,
+    conv: &Conv,
+    options: &FactorOptions,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Error> {
+    let images = images("errors", conv, Side::Outputs, errors)?;
+    let (groups, size) = (conv.groups(), conv.out_channels() / conv.groups());
+    check_shape("out", &[groups, size, size], &out.shape())?;
+    check_parameter("bias", 1.0, options.bias == Bias::Without, "none: errors have no bias")?;
+    let n = check(conv, "errors", errors, options)?;
+    check_scratch(stack, conv_error_factor_scratch::<E::Acc>(images.shape()[0], conv, options, par))?;
+    let spec = spec(options, options.scaling.error(options.sharing, n, conv.positions()));
+    error_kernel::error_covariance(out, images, conv, &spec, par, stack);
+    Ok(())
+}
+
+/// Scratch of [`conv_input_factor`] for `n` rows of images.
+pub fn conv_input_factor_scratch<T: Element>(
+    n: usize,
+    plan: &FactorPlan,
+    options: &FactorOptions,
+    par: Par,
+) -> StackReq {
+    match fits(plan.conv(), n) {
+        true => kernel::scratch::<T>(n, plan, options.sharing, par),
+        false => StackReq::OVERFLOW,
+    }
+}
+
+/// Scratch of [`conv_error_factor`] for `n` rows of errors.
+pub fn conv_error_factor_scratch<T: Element>(n: usize, conv: &Conv, options: &FactorOptions, par: Par) -> StackReq {
+    if fits(conv, n) { error_kernel::scratch::<T>(n, conv, options.sharing, par) } else { StackReq::OVERFLOW }
+}
+
+/// [`conv_input_factor`] with scratch of its own.
+///
+/// # Errors
+/// As [`conv_input_factor`].
+pub fn conv_input_factor_alloc<I: Input, const R: usize>(
+    out: ViewMut<'_, I::Acc, 3>,
+    x: View<'_, I, R>,
+    plan: &FactorPlan,
+    options: &FactorOptions,
+    par: Par,
+) -> Result<(), Error> {
+    let n = x.shape().first().copied().unwrap_or(0);
+    check_fits(plan.conv(), n)?;
+    let mut memory = MemBuffer::new(conv_input_factor_scratch::<I::Acc>(n, plan, options, par));
+    conv_input_factor(out, x, plan, options, par, MemStack::new(&mut memory))
+}
+
+/// [`conv_error_factor`] with scratch of its own.
+///
+/// # Errors
+/// As [`conv_error_factor`].
+pub fn conv_error_factor_alloc<E: Input, const R: usize>(
+    out: ViewMut<'_, E::Acc, 3>,
+    errors: View<'_, E, R>,
+    conv: &Conv,
+    options: &FactorOptions,
+    par: Par,
+) -> Result<(), Error> {
+    let n = errors.shape().first().copied().unwrap_or(0);
+    check_fits(conv, n)?;
+    let mut memory = MemBuffer::new(conv_error_factor_scratch::<E::Acc>(n, conv, options, par));
+    conv_error_factor(out, errors, conv, options, par, MemStack::new(&mut memory))
+}
+
+/// What both factors ask of their options and batch; returns the number of datapoints.
+fn check<I: Input, const R: usize>(
+    conv: &Conv,
+    argument: &'static str,
+    x: View<'_, I, R>,
+    options: &FactorOptions,
+) -> Result<usize, Error> {
+    let raw = options.centring == Centring::Raw;
+    check_parameter("centring", 1.0, raw, "Centring::Raw: patches of convolutions are not centred")?;
+    let rows = x.shape().first().copied().unwrap_or(0);
+    options.check(rows)?;
+    if rows == 0 {
+        return Err(Error::EmptyBatch { argument, shape: x.shape().to_vec() });
+    }
+    check_fits(conv, rows)?;
+    check_finite(argument, x)?;
+    Ok(rows / options.rows_per_datapoint)
+}
+
+fn spec<T: Element>(options: &FactorOptions, scale: f64) -> ConvSpec<T> {
+    ConvSpec { sharing: options.sharing, triangle: options.triangle, blend: options.blend(scale) }
+}
