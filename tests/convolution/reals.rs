@@ -4,41 +4,38 @@ use crate::problem::{Images, Problem, Request, padded, plans};
 use foof_kernels::conv::{Axis, Conv, FeatureOrder, Form, Plan, depth, sums};
 use foof_kernels::covariance::{Bias, Sharing};
 use foof_kernels::{Element, Par, Triangle};
-use foof_oracle::bounds::{F64, Format};
+use foof_oracle::bounds::{self, Format};
 use foof_oracle::compare::{assert_positive_semidefinite, assert_within};
 use foof_oracle::kernels::for_every_par;
 use foof_oracle::layout::Layout;
 use foof_oracle::{Dense, Random};
 use proptest::prelude::*;
 
-/// Roundings that an entry's terms pass before they are scaled and added to the output, and the old entry after it is read.
+/// [`bounds::blended_product`] with `depth`, one more for a product that is not fused, and
 ///
-/// `depth`, one more for a product that is not fused. Reduced, each of the two sums in a product has the chain of a window and two roundings
-/// of its mean; `depth` has one window and one rounding. The old entry is scaled and added to once, or once for each block of an
-/// implicit unfold, of which there are no more than additions.
-fn roundings<T: Element>(problem: &Problem, plan: &Plan, sharing: Sharing, par: Par) -> (usize, usize) {
-    let depth = depth::<T>(problem.n, plan, sharing, par) + 1;
-    let old = if *plan.form() == Form::Unfold { depth } else { 2 };
-    match sharing {
-        Sharing::Expand => (depth, old),
-        Sharing::Reduce => (depth + sums::depth(&problem.conv) + 3, 2),
-    }
-}
-
-/// `gamma_(depth + 2) |alpha| |X|^T|X| + gamma_old |beta||C|`, and the oracle's own.
+/// - reduced: the chain of a second window and three roundings. A term is a product of two means; each has the chain of a window, the
+///   rounding of `1 / T` and of the product with it, of which `depth` counts one window and one rounding;
+/// - unfolded: the old entry is added to once for each block, of which there are no more than additions, `gamma_depth |beta||C|`.
 fn bound<T: Element>(
     problem: &Problem,
     magnitude: &Dense,
     old: &Dense,
     request: &Request,
-    (depth, kept): (usize, usize),
+    plan: &Plan,
+    par: Par,
 ) -> Dense {
-    let (format, [alpha, beta]) = (Format::of::<T>(), request.blend.map(f64::abs));
-    let own = F64.gamma(2 * (problem.n * problem.conv.positions() + 2));
-    let fresh = (format.gamma(depth + 2) + own) * alpha;
-    let kept = if beta == 0.0 { 0.0 } else { (format.gamma(kept) + F64.gamma(2)) * beta };
-    let tiny = (depth * problem.n * problem.conv.positions()) as f64 * (alpha + 1.0) * format.tiny;
-    magnitude.zip(old, |m, c| fresh * m + kept * c.abs() + tiny)
+    let format = Format::of::<T>();
+    let second = match request.sharing {
+        Sharing::Expand => 0,
+        Sharing::Reduce => sums::depth(&problem.conv) + 3,
+    };
+    let depth = depth::<T>(problem.n, plan, request.sharing, par) + 1 + second;
+    // Terms of the oracle's sums: all rows, or each image's twice and the images.
+    let inner = (2 * problem.conv.positions() + 1) * problem.n + 2;
+    let [alpha, beta] = request.blend;
+    let once = bounds::blended_product(format, magnitude, (alpha, beta), old, inner, depth);
+    let again = if *plan.form() == Form::Unfold { format.gamma(depth) * beta.abs() } else { 0.0 };
+    once.plus(&old.abs().scaled(again))
 }
 
 fn check<T: Element>(problem: &Problem, request: &Request, random: &mut Random) {
@@ -61,11 +58,10 @@ fn check<T: Element>(problem: &Problem, request: &Request, random: &mut Random) 
         for (isa, got) in got {
             let par = Par::seq().with_isa(isa);
             let plan = plan(par);
-            let roundings = roundings::<T>(problem, &plan, request.sharing, par);
             for (g, got) in got.chunks_exact(size * size).enumerate() {
                 let what = format!("{plan}, {isa}, n = {}, group {g} of {:?}, {request:?}", problem.n, problem.conv);
                 let got = Dense::from_slice(size, size, got);
-                let mut bound = bound::<T>(problem, &magnitudes[g], &old[g], request, roundings);
+                let mut bound = bound::<T>(problem, &magnitudes[g], &old[g], request, &plan, par);
                 let mut expected =
                     sums[g].zip(&old[g], |sum, old| alpha * sum + if beta == 0.0 { 0.0 } else { beta * old });
                 if request.triangle == Triangle::Lower {
