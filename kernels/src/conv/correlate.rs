@@ -133,8 +133,8 @@ impl<T: Element> Task<'_, T> {
         let widths = pair.tiles.map(|tile| correlation.tile_width(tile));
         let channels = pair.tiles.map(|tile| tile * correlation.width);
         let (images, rows) = layout.chunk(chunk);
-        // The first block overwrites every slot, unless a chunk has not every row, or products not every column.
-        let overwrites = layout.chunks() == 1 && !layout.columns;
+        // The first block, if there is one, overwrites every slot, unless a chunk has not every row, or products not every column.
+        let overwrites = layout.chunks() == 1 && !layout.columns && !images.is_empty();
         if !overwrites {
             sums[..slots.total].fill(T::zero());
         }

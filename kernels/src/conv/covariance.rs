@@ -224,11 +224,11 @@ fn pixels<I: Input>(
     dense::covariance(out, x, &spec, par, stack);
 }
 
-/// Images of a block, and blocks.
+/// Images of a block, and blocks: at least one, which writes the output where there are no images.
 fn unfold_blocks<T: Element>(n: usize, conv: &Conv) -> (usize, usize) {
     let image = conv.features() * conv.positions() * size_of::<T>();
     let block = (PATCH_BYTES / image.max(1)).clamp(1, n.max(1));
-    (block, n.div_ceil(block))
+    (block, n.div_ceil(block).max(1))
 }
 
 fn unfold_scratch<T: Element>(n: usize, conv: &Conv, par: Par) -> StackReq {
