@@ -17,7 +17,7 @@
 //! let axis = Axis::new(3, 3).padding(1);
 //! let conv = Conv::new(1, 1, [axis, axis])?; // 3 x 3 taps over one channel of 3 x 3 pixels
 //! let images = [1.0f32; 9];
-//! let (weights, mut sums) = ([1.0; 9], [0.0; 9]);
+//! let (weights, mut sums) = ([1.0f32; 9], [0.0; 9]);
 //! let (x, par) = (View::new(&images, [1, 1, 3, 3])?, Par::seq());
 //! let out = ViewMut::new(&mut sums, [1, 1, 3, 3])?;
 //! conv_forward_alloc(out, Blend::set(1.0), x, MatRef::new(&weights, [1, 9])?, &conv, par)?;
