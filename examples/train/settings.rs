@@ -63,8 +63,8 @@ impl Settings {
             (Task::Classifier, Adam) => (3e-4, 0.5, 0.0),
             (Task::Classifier, Kfac) => (1e-2, 0.9, 1e-1),
             (Task::Classifier, Foof) => (2e-2, 0.9, 1e-1),
-            (Task::ConvolutionalClassifier, Sgd) => (1e-2, 0.9, 0.0),
-            (Task::ConvolutionalClassifier, Adam) => (1e-3, 0.9, 0.0),
+            (Task::ConvolutionalClassifier, Sgd) => (2e-2, 0.9, 0.0),
+            (Task::ConvolutionalClassifier, Adam) => (2e-3, 0.9, 0.0),
             (Task::ConvolutionalClassifier, Kfac) => (1e-2, 0.9, 1e-1),
             (Task::ConvolutionalClassifier, Foof) => (2e-2, 0.9, 1e-1),
         };
