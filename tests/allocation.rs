@@ -1,5 +1,11 @@
 //! Steady-state steps, products and inverses allocate nothing, on any thread of a pool: counted at the allocator.
 
+use foof::convolution::{
+    Axis, Conv, FactorPlan, conv_error_factor, conv_error_factor_scratch, conv_forward, conv_forward_scratch,
+    conv_input_factor, conv_input_factor_scratch, conv_input_gradient, conv_input_gradient_scratch,
+    conv_weight_gradient, conv_weight_gradient_scratch,
+};
+use foof::covariance::FactorOptions;
 use foof::inverse::{damped_inverse, damped_inverse_scratch};
 use foof::layer::Layer;
 use foof::optim::{
@@ -7,7 +13,7 @@ use foof::optim::{
     Preconditioner, Schedule, StepOptions,
 };
 use foof::product::{product, product_scratch};
-use foof::{Blend, MatMut, MatRef, MemBuffer, MemStack, Par, Triangle};
+use foof::{Blend, Error, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq, Triangle, View, ViewMut};
 use foof_oracle::{Dense, Random};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -116,6 +122,47 @@ fn kernels(par: Par) -> [usize; 2] {
     [products, count(invert)]
 }
 
+/// A convolution's products and factors, each once to grow into and once counted.
+fn convolutions(par: Par) -> [usize; 5] {
+    let axis = Axis::new(14, 3).padding(1).stride(2);
+    let conv = Conv::new(16, 24, [axis, axis]).expect("a convolution").with_bias();
+    let (n, options, set) = (20, FactorOptions::default(), Blend::set(1.0));
+    let plan = FactorPlan::new::<f32>(&conv, par);
+    let mut memory = MemBuffer::new(StackReq::any_of(&[
+        conv_forward_scratch::<f32>(n, &conv, par),
+        conv_weight_gradient_scratch::<f32>(n, &conv, par),
+        conv_input_gradient_scratch::<f32>(n, &conv, par),
+        conv_input_factor_scratch::<f32>(n, &plan, &options, par),
+        conv_error_factor_scratch::<f32>(n, &conv, &options, par),
+    ]));
+    let stack = MemStack::new(&mut memory);
+    let (inputs, outputs, size) = ([n, 16, 14, 14], [n, 24, 7, 7], conv.factor_size());
+    let mut random = Random::new(3);
+    let (x, e) = (values(&mut random, [n, 16 * 14 * 14]), values(&mut random, [n, 24 * 7 * 7]));
+    let w = values(&mut random, conv.weight_shape());
+    let (x, e) = (View::new(&x, inputs).expect("a view"), View::new(&e, outputs).expect("a view"));
+    let w = view(&w, conv.weight_shape());
+    let mut out = vec![0.0; (n * 16 * 14 * 14).max(size * size)];
+    type Work<'a> = Box<dyn FnMut(&mut [f32], &mut MemStack) -> Result<(), Error> + 'a>;
+    let mut twice = |mut f: Work<'_>| {
+        f(&mut out, stack).expect("good input");
+        count(|| f(&mut out, stack).expect("good input"))
+    };
+    [
+        twice(Box::new(|out, stack| conv_forward(ViewMut::new(out, outputs)?, set, x, w, &conv, par, stack))),
+        twice(Box::new(|out, stack| {
+            conv_weight_gradient(MatMut::new(out, conv.weight_shape())?, set, e, x, &conv, par, stack)
+        })),
+        twice(Box::new(|out, stack| conv_input_gradient(ViewMut::new(out, inputs)?, set, e, w, &conv, par, stack))),
+        twice(Box::new(|out, stack| {
+            conv_input_factor(ViewMut::new(out, [1, size, size])?, x, &plan, &options, par, stack)
+        })),
+        twice(Box::new(|out, stack| {
+            conv_error_factor(ViewMut::new(out, [1, 24, 24])?, e, &conv, &options, par, stack)
+        })),
+    ]
+}
+
 /// One test, so that no other runs beside it.
 #[test]
 fn steady_state_allocates_nothing() {
@@ -128,7 +175,7 @@ fn steady_state_allocates_nothing() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             let par = Par::threads(threads);
             let what = format!("{threads} threads, momentum {momentum}");
-            let (kernels, foof, kfac, exact, ekfac) = pool.install(|| {
+            let (kernels, convolutions, foof, kfac, exact, ekfac) = pool.install(|| {
                 let foof = steps(|layers| {
                     let options = FoofOptions { schedule, step, ..Default::default() };
                     Foof::<f32>::new(layers, options, par).expect("valid options")
@@ -146,9 +193,10 @@ fn steady_state_allocates_nothing() {
                     let options = EkfacOptions { schedule, step, ..Default::default() };
                     Ekfac::<f32>::new(layers, options, par).expect("valid options")
                 });
-                (kernels(par), foof, kfac, exact, ekfac)
+                (kernels(par), convolutions(par), foof, kfac, exact, ekfac)
             });
             assert_eq!(kernels, [0, 0], "{what}: product and inverse");
+            assert_eq!(convolutions, [0; 5], "{what}: products and factors of a convolution");
             assert_eq!(foof, 0, "{what}: FOOF");
             assert_eq!(kfac, 0, "{what}: K-FAC");
             assert_eq!(exact, 0, "{what}: K-FAC with exact damping");

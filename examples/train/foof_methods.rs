@@ -7,9 +7,10 @@ use foof::optim::{
 use foof::{MatMut, MatRef};
 
 use crate::Result;
-use crate::matmul::Workspace;
+use crate::architecture::{Architecture, Bias, Map};
 use crate::methods::Method;
-use crate::network::{Architecture, Bias, Errors, LayerView, Network};
+use crate::network::{Errors, Inputs, LayerView, Network};
+use crate::products::Workspace;
 use crate::random::{Purpose, Rng, rng};
 use crate::settings::Settings;
 use crate::task::Task;
@@ -49,16 +50,17 @@ pub fn kfac(problem: &Problem, settings: &Settings, seed: u64) -> Result<Box<dyn
     Ok(Box::new(Preconditioned { optimizer, sampling: Some(sampling) }))
 }
 
+/// Why a network with convolutions is refused.
+const DENSE_ONLY: &str = "K-FAC and FOOF step dense layers only so far";
+
 /// The network's layers as foof knows them: dense, with a bias or without.
 fn layers(architecture: &Architecture) -> Result<Vec<Layer>> {
-    let layer = |(inputs, outputs)| {
-        let dense = Layer::dense(inputs, outputs)?;
-        Ok(match architecture.bias {
-            Bias::With => dense.with_bias(),
-            Bias::Without => dense,
-        })
+    let layer = |map: &Map| match *map {
+        Map::Dense { inputs, outputs, bias: Bias::With } => Ok(Layer::dense(inputs, outputs)?.with_bias()),
+        Map::Dense { inputs, outputs, bias: Bias::Without } => Ok(Layer::dense(inputs, outputs)?),
+        Map::Convolution(_) => Err(DENSE_ONLY.into()),
     };
-    architecture.layers().map(layer).collect()
+    architecture.maps.iter().map(layer).collect()
 }
 
 /// When factors are observed and inverted.
@@ -96,14 +98,27 @@ struct Preconditioned<P> {
     sampling: Option<Sampling>,
 }
 
+/// The inputs of a dense layer.
+fn dense(inputs: Inputs<'_>) -> Result<MatRef<'_, f32>> {
+    match inputs {
+        Inputs::Dense { rows, .. } => Ok(rows),
+        Inputs::Images { .. } => Err(DENSE_ONLY.into()),
+    }
+}
+
 /// What a layer shows to the optimiser: its inputs, and its errors where they are sampled.
 fn observation<'a>(
     sampling: &'a Option<Sampling>,
     layer: usize,
     inputs: MatRef<'a, f32>,
 ) -> Result<Observation<'a, f32>> {
-    let errors = sampling.as_ref().map(|sampling| sampling.errors.layer(layer, inputs.rows()));
+    let errors = sampling.as_ref().map(|sampling| rows(sampling.errors.layer(layer, inputs.rows()), inputs.rows()));
     Ok(Observation { errors: errors.transpose()?.map(Into::into), ..Observation::new(inputs) })
+}
+
+/// Errors as `[n, outputs]`.
+fn rows(errors: &[f32], n: usize) -> Result<MatRef<'_, f32>> {
+    Ok(MatRef::new(errors, [n, errors.len() / n])?)
 }
 
 impl<P: Preconditioner<f32>> Method for Preconditioned<P> {
@@ -116,7 +131,7 @@ impl<P: Preconditioner<f32>> Method for Preconditioned<P> {
             sampling.draw(network, workspace)?;
         }
         let layers = network.inputs().enumerate();
-        let observations = layers.map(|(number, inputs)| observation(&self.sampling, number, inputs?));
+        let observations = layers.map(|(number, inputs)| observation(&self.sampling, number, dense(inputs?)?));
         let observations: Vec<_> = observations.collect::<Result<_>>()?;
         Ok(self.optimizer.observe(&observations)?)
     }
@@ -134,7 +149,9 @@ impl<P: Preconditioner<f32>> Method for Preconditioned<P> {
         let scale = (network.rows() as f32).recip();
         let (mut weights, mut gradients, mut observations) = (Vec::new(), Vec::new(), Vec::new());
         for (number, layer) in network.layers(errors).enumerate() {
-            let LayerView { weight, shape, inputs, errors, .. } = layer?;
+            let LayerView { weight, shape, inputs, errors } = layer?;
+            let inputs = dense(inputs)?;
+            let errors = rows(errors, inputs.rows())?;
             weights.push(MatMut::new(weight, shape)?);
             gradients.push(Gradient::LowRank { inputs, errors, scale });
             if wanted {

@@ -10,7 +10,7 @@ use crate::training::{Problem, Run};
 /// Runs each method's grid with the first seed.
 pub fn run(problem: &Problem, options: &Options, progress: &Progress) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
-    for &method in &options.method {
+    for &method in options.methods() {
         let grid = Settings::grid(options.task(), method);
         let mut bar = progress.begin(method.name(), grid.len());
         let mut best = f64::INFINITY;

@@ -7,22 +7,23 @@
 //! |---|---|
 //! | [`options`], [`settings`] | the command line; the methods, their default settings and grids |
 //! | [`curves`], [`idx`], [`data`] | images: generated, read, batched |
-//! | [`task`], [`network`], [`activation`], [`matmul`] | the network, its loss, and its products on foof's engine |
+//! | [`task`], [`architecture`], [`network`], [`activation`], [`products`] | the network, its loss, its products on foof's engine |
 //! | [`methods`], [`foof_methods`] | the four methods |
 //! | [`training`], [`grid`] | the runs |
 //! | [`progress`], [`report`], [`plot`] | what a user sees of them |
 
 mod activation;
+mod architecture;
 mod curves;
 mod data;
 mod foof_methods;
 mod grid;
 mod idx;
-mod matmul;
 mod methods;
 mod network;
 mod options;
 mod plot;
+mod products;
 mod progress;
 mod random;
 mod report;
@@ -85,7 +86,7 @@ fn run(options: &Options) -> Result {
         (format!("{}-grid", problem.train.name), runs, text)
     } else {
         let mut runs = Vec::new();
-        for (&method, &seed) in options.method.iter().flat_map(|m| options.seeds.iter().map(move |s| (m, s))) {
+        for (method, &seed) in options.methods().iter().flat_map(|m| options.seeds.iter().map(move |s| (*m, s))) {
             let label = match options.seeds.len() {
                 1 => method.name().to_owned(),
                 _ => format!("{} #{seed}", method.name()),
@@ -130,11 +131,11 @@ fn problem(options: &Options) -> Result<Problem> {
     }
     let classes = match task {
         Task::Autoencoder => train.width,
-        Task::Classifier => idx::CLASSES,
+        Task::Classifier | Task::ConvolutionalClassifier => idx::CLASSES,
     };
     Ok(Problem {
         task,
-        architecture: task.architecture(train.width, classes),
+        architecture: task.architecture(train.width, classes)?,
         held_out,
         batch,
         steps: options.steps(images),

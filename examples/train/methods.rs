@@ -1,11 +1,12 @@
 //! What the four methods have in common, and the two first-order ones.
 
-use foof::{MatMut, MatRef};
+use foof::{Blend, MatMut};
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::matmul::Workspace;
-use crate::network::{Architecture, Errors, LayerView, Network};
+use crate::architecture::Architecture;
+use crate::network::{Errors, LayerView, Network};
+use crate::products::Workspace;
 use crate::settings::Settings;
 
 /// One rule for stepping the weights.
@@ -32,24 +33,6 @@ pub trait Method {
 /// A chunk of an elementwise pass: its three or four streams fit the second-level cache.
 const CHUNK: usize = 32_768;
 
-/// `out <- beta out + alpha (1/M) E^T X`: a mean gradient, accumulated in the product that forms it.
-fn add_gradient(
-    out: &mut [f32],
-    beta: f32,
-    alpha: f32,
-    shape: [usize; 2],
-    [inputs, errors]: [MatRef<'_, f32>; 2],
-    workspace: &mut Workspace,
-) -> Result {
-    let alpha = alpha / inputs.rows() as f32;
-    workspace.matmul(MatMut::new(out, shape)?, alpha, errors.transpose(), inputs, beta)
-}
-
-/// A vector as long as each layer's weight, zero.
-fn zeros_like(architecture: &Architecture) -> Vec<Vec<f32>> {
-    architecture.weights().map(|[rows, cols]| vec![0.0; rows * cols]).collect()
-}
-
 /// Gradient descent with momentum: `V <- mu V + U`, `W <- W - eta V`.
 pub struct Sgd {
     learning_rate: f32,
@@ -62,7 +45,7 @@ impl Sgd {
         Self {
             learning_rate: settings.learning_rate as f32,
             momentum: settings.momentum as f32,
-            velocity: zeros_like(architecture),
+            velocity: architecture.zeros(),
         }
     }
 }
@@ -70,13 +53,14 @@ impl Sgd {
 impl Method for Sgd {
     fn step(&mut self, network: &mut Network, errors: &Errors, workspace: &mut Workspace) -> Result {
         for (layer, velocity) in network.layers(errors).zip(&mut self.velocity) {
-            let LayerView { weight, inputs_and_constant, errors, shape, .. } = layer?;
-            let factors = [inputs_and_constant, errors];
+            let LayerView { weight, shape, inputs, errors } = layer?;
             if self.momentum == 0.0 {
-                add_gradient(weight, 1.0, -self.learning_rate, shape, factors, workspace)?;
+                let blend = Blend::add(-self.learning_rate);
+                inputs.add_gradient(errors, MatMut::new(weight, shape)?, blend, workspace)?;
                 continue;
             }
-            add_gradient(velocity, self.momentum, 1.0, shape, factors, workspace)?;
+            let blend = Blend { alpha: 1.0, beta: self.momentum };
+            inputs.add_gradient(errors, MatMut::new(velocity, shape)?, blend, workspace)?;
             let chunks = weight.par_chunks_mut(CHUNK).zip(velocity.par_chunks(CHUNK));
             chunks.for_each(|(weight, velocity)| {
                 for (w, &v) in weight.iter_mut().zip(velocity) {
@@ -102,7 +86,7 @@ impl Adam {
     const EPSILON: f32 = 1e-8;
 
     pub fn new(architecture: &Architecture, settings: &Settings) -> Self {
-        let layers = zeros_like(architecture).into_iter().map(|zeros| [zeros.clone(), zeros.clone(), zeros]);
+        let layers = architecture.zeros().into_iter().map(|zeros| [zeros.clone(), zeros.clone(), zeros]);
         Self {
             learning_rate: settings.learning_rate as f32,
             first_decay: settings.momentum as f32,
@@ -120,8 +104,8 @@ impl Method for Adam {
         let rate = self.learning_rate / (1.0 - beta_1.powi(self.steps));
         let correction = (1.0 - beta_2.powi(self.steps)).recip();
         for (layer, [gradient, first, second]) in network.layers(errors).zip(&mut self.layers) {
-            let LayerView { weight, inputs_and_constant, errors, shape, .. } = layer?;
-            add_gradient(gradient, 0.0, 1.0, shape, [inputs_and_constant, errors], workspace)?;
+            let LayerView { weight, shape, inputs, errors } = layer?;
+            inputs.add_gradient(errors, MatMut::new(gradient, shape)?, Blend::set(1.0), workspace)?;
             weight
                 .par_chunks_mut(CHUNK)
                 .zip(gradient.par_chunks(CHUNK))

@@ -1,84 +1,63 @@
-//! A multi-layer perceptron whose memory is taken once, and which keeps what the optimisers feed on: each layer's
-//! inputs, and the errors with respect to its outputs.
+//! A network of dense layers and convolutions whose memory is taken once, and which keeps what the optimisers feed on: each
+//! layer's inputs, and the errors with respect to its outputs.
 
-use foof::{MatMut, MatRef};
+use foof::convolution::Conv;
+use foof::{Blend, MatMut, MatRef, View, ViewMut};
 use rand::RngExt;
 use rand_distr::StandardNormal;
 
 use crate::Result;
 use crate::activation::Activation;
-use crate::matmul::Workspace;
+use crate::architecture::{Architecture, Map};
+use crate::products::{Images, ImagesMut, Workspace};
 use crate::random::{Purpose, rng};
 
-/// Whether layers have a bias.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bias {
-    Without,
-    With,
-}
-
-/// What a network looks like.
-#[derive(Clone, Debug)]
-pub struct Architecture {
-    /// Widths from the input to the output.
-    pub widths: Vec<usize>,
-    /// One activation a layer.
-    pub activations: Vec<Activation>,
-    pub bias: Bias,
-}
-
-impl Architecture {
-    /// Inputs and outputs of each layer.
-    pub fn layers(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.widths.windows(2).map(|pair| (pair[0], pair[1]))
-    }
-
-    /// Sizes `[m, n, k]` of the products that training takes, for the workspace.
-    pub fn products(&self, batch: usize) -> Vec<[usize; 3]> {
-        self.layers()
-            .map(|(inputs, outputs)| (inputs + self.extra(), outputs))
-            .flat_map(|(i, o)| [[batch, o, i], [batch, i, o], [o, i, batch]])
-            .collect()
-    }
-
-    pub fn outputs(&self) -> usize {
-        self.widths.last().copied().unwrap_or(0)
-    }
-
-    /// Rows and columns of each layer's weight.
-    pub fn weights(&self) -> impl Iterator<Item = [usize; 2]> {
-        self.layers().map(|(inputs, outputs)| [outputs, inputs + self.extra()])
-    }
-
-    fn extra(&self) -> usize {
-        usize::from(self.bias == Bias::With)
-    }
-}
-
-/// One layer: `s = W x`, followed by its activation. With a bias, `W` has one column more, the last, and each input row
-/// ends with a constant 1.
+/// One layer: a linear map, followed by its activation. A bias is the last column of `W`; to a dense layer that has one, each input
+/// row ends with a constant 1.
 struct Layer {
-    inputs: usize,
-    outputs: usize,
+    map: Map,
     activation: Activation,
-    /// `[outputs, stride]`, `stride` being `inputs`, or one more with a bias.
+    /// As `map.weight_shape()` says.
     weight: Vec<f32>,
-    stride: usize,
-    /// What the layer reads, `[batch, stride]`.
+    /// What the layer reads, `[batch, map.row()]`.
     input: Vec<f32>,
 }
 
 impl Layer {
-    fn view<'a>(&'a mut self, errors: MatRef<'a, f32>) -> Result<LayerView<'a>> {
-        let inputs_and_constant = MatRef::new(&self.input, [errors.rows(), self.stride])?;
-        Ok(LayerView {
-            shape: [self.outputs, self.stride],
-            weight: &mut self.weight,
-            inputs: inputs_and_constant.submatrix(0..errors.rows(), 0..self.inputs),
-            inputs_and_constant,
-            errors,
+    fn weight(&self) -> Result<MatRef<'_, f32>> {
+        Ok(MatRef::new(&self.weight, self.map.weight_shape())?)
+    }
+
+    /// What the layer has read of `rows` images.
+    fn inputs<'a>(map: &'a Map, input: &'a [f32], rows: usize) -> Result<Inputs<'a>> {
+        Ok(match map {
+            Map::Dense { inputs, .. } => {
+                let rows_and_constant = MatRef::new(input, [rows, map.row()])?;
+                Inputs::Dense { rows: rows_and_constant.submatrix(0..rows, 0..*inputs), rows_and_constant }
+            }
+            Map::Convolution(conv) => Inputs::Images { conv, images: inputs_of(conv, input, rows)? },
         })
     }
+}
+
+/// The spatial shape of images `[N, C, 1, H, W]`.
+fn flat([n, c, _, h, w]: [usize; 5]) -> [usize; 4] {
+    [n, c, h, w]
+}
+
+fn inputs_of<'a>(conv: &Conv, rows: &'a [f32], n: usize) -> Result<Images<'a>> {
+    Ok(View::new(rows, flat(conv.input_shape(n)))?)
+}
+
+fn outputs_of<'a>(conv: &Conv, rows: &'a [f32], n: usize) -> Result<Images<'a>> {
+    Ok(View::new(rows, flat(conv.output_shape(n)))?)
+}
+
+/// A convolution's outputs for `n` images, one in each row of `stride` numbers.
+fn outputs_in<'a>(conv: &Conv, rows: &'a mut [f32], n: usize, stride: usize) -> Result<ImagesMut<'a>> {
+    let shape = flat(conv.output_shape(n));
+    let [_, _, h, w] = shape.map(|size| size as isize);
+    Ok(ViewMut::strided(rows, 0, shape, [stride as isize, h * w, w, 1])?)
 }
 
 /// The weights, and the activations of one mini-batch.
@@ -99,8 +78,8 @@ pub struct Errors {
 
 impl Errors {
     pub fn new(architecture: &Architecture, batch: usize) -> Self {
-        let layer = |(_, outputs)| vec![0.0; batch * outputs];
-        Self { layers: architecture.layers().map(layer).collect(), batch }
+        let layer = |map: &Map| vec![0.0; batch * map.outputs()];
+        Self { layers: architecture.maps.iter().map(layer).collect(), batch }
     }
 
     /// The errors of the network's output, from which those of the other layers follow.
@@ -109,43 +88,80 @@ impl Errors {
     }
 
     /// The errors of one layer for the first `rows` images, `[rows, outputs]`.
-    pub fn layer(&self, number: usize, rows: usize) -> Result<MatRef<'_, f32>> {
+    pub fn layer(&self, number: usize, rows: usize) -> &[f32] {
         let errors = &self.layers[number];
-        Ok(MatRef::new(errors, [rows, errors.len() / self.batch])?)
+        &errors[..rows * (errors.len() / self.batch)]
     }
 }
 
-/// One layer seen by an optimiser.
+/// One layer, for an optimiser to step.
 pub struct LayerView<'a> {
-    /// `[outputs, inputs (+ 1)]`.
+    /// `[outputs, inputs (+ 1)]`, or `[channels, features (+ 1)]`.
     pub weight: &'a mut [f32],
-    /// `[rows, inputs]`, without the bias's constant.
-    pub inputs: MatRef<'a, f32>,
-    /// `[rows, inputs (+ 1)]`, with it.
-    pub inputs_and_constant: MatRef<'a, f32>,
-    /// `[rows, outputs]`.
-    pub errors: MatRef<'a, f32>,
     /// Rows and columns of the weight.
     pub shape: [usize; 2],
+    pub inputs: Inputs<'a>,
+    /// `[rows, outputs]`, or images of the outputs.
+    pub errors: &'a [f32],
+}
+
+/// What a layer has read of a mini-batch.
+#[derive(Clone, Copy)]
+pub enum Inputs<'a> {
+    Dense {
+        /// `[rows, inputs]`, without the bias's constant.
+        rows: MatRef<'a, f32>,
+        /// `[rows, inputs (+ 1)]`, with it.
+        rows_and_constant: MatRef<'a, f32>,
+    },
+    Images {
+        conv: &'a Conv,
+        /// `[rows, C, H, W]`.
+        images: Images<'a>,
+    },
+}
+
+impl Inputs<'_> {
+    /// `out <- beta out + alpha U`: the mean gradient of the weight, accumulated in the product that forms it.
+    pub fn add_gradient(
+        &self,
+        errors: &[f32],
+        out: MatMut<'_, f32>,
+        Blend { alpha, beta }: Blend<f32>,
+        workspace: &mut Workspace,
+    ) -> Result {
+        match *self {
+            Inputs::Dense { rows_and_constant: inputs, .. } => {
+                let blend = Blend { alpha: alpha / inputs.rows() as f32, beta };
+                let errors = MatRef::new(errors, [inputs.rows(), out.rows()])?;
+                workspace.matmul(out, blend, errors.transpose(), inputs)
+            }
+            Inputs::Images { conv, images } => {
+                let n = images.shape()[0];
+                let blend = Blend { alpha: alpha / n as f32, beta };
+                workspace.convolution_gradient(out, blend, outputs_of(conv, errors, n)?, images, conv)
+            }
+        }
+    }
 }
 
 impl Network {
     /// A network for mini-batches of up to `batch` images. Its weights depend on the seed alone: `N(0, g / inputs)`,
-    /// `g` being the gain of the hidden layers (Kaiming initialisation for ReLU), biases zero.
+    /// `g` being the gain of the hidden layers (Kaiming initialisation for ReLU), `inputs` those that one output sums; biases zero.
     pub fn new(architecture: &Architecture, batch: usize, seed: u64) -> Self {
         let mut rng = rng(seed, Purpose::Weights);
         let gain_squared = architecture.activations[0].gain_squared();
-        let layer = |((inputs, outputs), &activation): ((usize, usize), &Activation)| {
-            let stride = inputs + architecture.extra();
+        let layer = |(&map, &activation): (&Map, &Activation)| {
+            let ([rows, columns], inputs) = (map.weight_shape(), map.fan_in());
             let deviation = (gain_squared / inputs as f32).sqrt();
-            let mut weight = vec![0.0; outputs * stride];
-            for row in weight.chunks_exact_mut(stride) {
+            let mut weight = vec![0.0; rows * columns];
+            for row in weight.chunks_exact_mut(columns) {
                 let mut sample = || deviation * rng.sample::<f32, _>(StandardNormal);
                 row[..inputs].fill_with(&mut sample);
             }
-            Layer { inputs, outputs, activation, weight, stride, input: vec![1.0; batch * stride] }
+            Layer { map, activation, weight, input: vec![1.0; batch * map.row()] }
         };
-        let layers = architecture.layers().zip(&architecture.activations);
+        let layers = architecture.maps.iter().zip(&architecture.activations);
         Self {
             layers: layers.map(layer).collect(),
             output: vec![0.0; batch * architecture.outputs()],
@@ -172,8 +188,8 @@ impl Network {
     /// The images of the mini-batch.
     pub fn images(&self) -> impl Iterator<Item = &[f32]> {
         let first = &self.layers[0];
-        let rows = first.input.chunks_exact(first.stride).take(self.rows);
-        rows.map(|row| &row[..first.inputs])
+        let rows = first.input.chunks_exact(first.map.row()).take(self.rows);
+        rows.map(|row| &row[..first.map.inputs()])
     }
 
     /// Loads a mini-batch and computes the network's output.
@@ -184,22 +200,28 @@ impl Network {
     ) -> Result {
         self.rows = images.len();
         let first = &mut self.layers[0];
-        for (row, image) in first.input.chunks_exact_mut(first.stride).zip(images) {
-            row[..first.inputs].copy_from_slice(image);
+        for (row, image) in first.input.chunks_exact_mut(first.map.row()).zip(images) {
+            row[..first.map.inputs()].copy_from_slice(image);
         }
         for number in 0..self.layers.len() {
             let (read, written) = self.layers.split_at_mut(number + 1);
             let layer = &read[number];
             let (out, stride) = match written.first_mut() {
-                Some(next) => (&mut next.input, next.stride),
-                None => (&mut self.output, layer.outputs),
+                Some(next) => (&mut next.input, next.map.row()),
+                None => (&mut self.output, self.outputs),
             };
-            let shape = [self.rows, layer.outputs];
-            let view = MatMut::strided(out, 0, shape, [stride as isize, 1])?;
-            let input = MatRef::new(&layer.input, [self.rows, layer.stride])?;
-            let weight = MatRef::new(&layer.weight, [layer.outputs, layer.stride])?;
-            workspace.matmul(view, 1.0, input, weight.transpose(), 0.0)?;
-            layer.activation.apply(&mut out[..self.rows * stride], stride, layer.outputs);
+            match &layer.map {
+                Map::Dense { outputs, .. } => {
+                    let view = MatMut::strided(out, 0, [self.rows, *outputs], [stride as isize, 1])?;
+                    let input = MatRef::new(&layer.input, [self.rows, layer.map.row()])?;
+                    workspace.matmul(view, Blend::set(1.0), input, layer.weight()?.transpose())?;
+                }
+                Map::Convolution(conv) => {
+                    let view = outputs_in(conv, out, self.rows, stride)?;
+                    workspace.convolve(view, inputs_of(conv, &layer.input, self.rows)?, layer.weight()?, conv)?;
+                }
+            }
+            layer.activation.apply(&mut out[..self.rows * stride], stride, layer.map.outputs());
         }
         Ok(())
     }
@@ -209,31 +231,38 @@ impl Network {
         for number in (1..self.layers.len()).rev() {
             let layer = &self.layers[number];
             let (written, read) = errors.layers.split_at_mut(number);
-            let out = &mut written[number - 1][..self.rows * layer.inputs];
-            let after = MatRef::new(&read[0], [self.rows, layer.outputs])?;
-            let shape = [layer.outputs, layer.inputs];
-            let weight = MatRef::strided(&layer.weight, 0, shape, [layer.stride as isize, 1])?;
-            let view = MatMut::new(out, [self.rows, layer.inputs])?;
-            workspace.matmul(view, 1.0, after, weight, 0.0)?;
-            let before = &self.layers[number - 1];
-            before.activation.backpropagate(out, layer.inputs, &layer.input, layer.stride);
+            let inputs = layer.map.inputs();
+            let out = &mut written[number - 1][..self.rows * inputs];
+            match &layer.map {
+                Map::Dense { outputs, .. } => {
+                    let after = MatRef::new(&read[0], [self.rows, *outputs])?;
+                    let weight = layer.weight()?.submatrix(0..*outputs, 0..inputs);
+                    workspace.matmul(MatMut::new(out, [self.rows, inputs])?, Blend::set(1.0), after, weight)?;
+                }
+                Map::Convolution(conv) => {
+                    let after = outputs_of(conv, &read[0], self.rows)?;
+                    let view = ViewMut::new(out, flat(conv.input_shape(self.rows)))?;
+                    workspace.convolve_back(view, after, layer.weight()?, conv)?;
+                }
+            }
+            self.layers[number - 1].activation.backpropagate(out, inputs, &layer.input, layer.map.row());
         }
         Ok(())
     }
 
-    /// What each layer reads for the mini-batch, `[rows, inputs]`, without the bias's constant.
-    pub fn inputs(&self) -> impl Iterator<Item = Result<MatRef<'_, f32>>> {
-        self.layers.iter().map(|layer| {
-            let strides = [layer.stride as isize, 1];
-            Ok(MatRef::strided(&layer.input, 0, [self.rows, layer.inputs], strides)?)
-        })
+    /// What each layer has read of the mini-batch.
+    pub fn inputs(&self) -> impl Iterator<Item = Result<Inputs<'_>>> {
+        self.layers.iter().map(|layer| Layer::inputs(&layer.map, &layer.input, self.rows))
     }
 
     /// The layers with their errors, for an optimiser to step.
     pub fn layers<'a>(&'a mut self, errors: &'a Errors) -> impl Iterator<Item = Result<LayerView<'a>>> {
         let rows = self.rows;
         let layers = self.layers.iter_mut().enumerate();
-        layers.map(move |(number, layer)| layer.view(errors.layer(number, rows)?))
+        layers.map(move |(number, Layer { map, weight, input, .. })| {
+            let inputs = Layer::inputs(map, input, rows)?;
+            Ok(LayerView { weight, shape: map.weight_shape(), inputs, errors: errors.layer(number, rows) })
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use foof::Par;
 
 use super::*;
 use crate::activation::Activation::{Linear, Relu};
+use crate::architecture::Bias;
 use crate::data::Dataset;
 use crate::methods::{Method, Sgd};
 use crate::random::Purpose;
@@ -15,7 +16,7 @@ const WEIGHTS: [&[f32]; 2] = [&[1.0, 2.0, -1.0, 0.0, -3.0, 4.0], &[2.0, 5.0, 1.0
 const IMAGE: [f32; 2] = [1.0, 2.0];
 
 fn architecture() -> Architecture {
-    Architecture { widths: vec![2, 2, 1], activations: vec![Relu, Linear], bias: Bias::With }
+    Architecture::dense(&[2, 2, 1], vec![Relu, Linear], Bias::With)
 }
 
 /// The network for batches of two images with `WEIGHTS`, its errors and a workspace.
@@ -25,7 +26,7 @@ fn network() -> (Network, Errors, Workspace) {
     for (layer, weight) in network.layers.iter_mut().zip(WEIGHTS) {
         layer.weight.copy_from_slice(weight);
     }
-    let workspace = Workspace::new(Par::seq(), &architecture.products(2));
+    let workspace = Workspace::new(Par::seq());
     (network, Errors::new(&architecture, 2), workspace)
 }
 
@@ -39,12 +40,16 @@ fn forward_and_backward() {
     network.forward([IMAGE.as_slice()].into_iter(), &mut workspace).unwrap();
     // Hidden: relu(1 + 4 - 1) = 4 and relu(-6 + 4) = 0; output: 8 + 0 + 1.
     assert_eq!(network.output(), [9.0]);
-    let inputs: Vec<_> = network.inputs().map(|view| entries(view.unwrap())).collect();
+    let rows = |inputs: Result<Inputs<'_>>| match inputs.unwrap() {
+        Inputs::Dense { rows, .. } => entries(rows),
+        Inputs::Images { .. } => panic!("a dense layer reads rows"),
+    };
+    let inputs: Vec<_> = network.inputs().map(rows).collect();
     assert_eq!(inputs, [vec![1.0, 2.0], vec![4.0, 0.0]]);
 
     errors.of_output()[0] = 3.0;
     network.backward(&mut errors, &mut workspace).unwrap();
-    assert_eq!(entries(errors.layer(0, 1).unwrap()), [6.0, 0.0]);
+    assert_eq!(errors.layer(0, 1), [6.0, 0.0]);
 }
 
 #[test]
@@ -71,10 +76,10 @@ fn gradient_descent_with_momentum() {
 
 #[test]
 fn the_squared_error_is_that_of_the_images() {
-    let architecture = Architecture { widths: vec![2, 2], activations: vec![Linear], bias: Bias::Without };
+    let architecture = Architecture::dense(&[2, 2], vec![Linear], Bias::Without);
     let mut network = Network::new(&architecture, 1, 0);
     network.layers[0].weight.copy_from_slice(&[3.0, 0.0, 0.0, 1.0]);
-    let mut workspace = Workspace::new(Par::seq(), &architecture.products(1));
+    let mut workspace = Workspace::new(Par::seq());
     network.forward([IMAGE.as_slice()].into_iter(), &mut workspace).unwrap();
     let data = Dataset { name: "test", width: 2, pixels: IMAGE.to_vec(), labels: vec![] };
     let mut errors = Errors::new(&architecture, 1);
@@ -84,10 +89,10 @@ fn the_squared_error_is_that_of_the_images() {
 
 #[test]
 fn a_certain_class_has_no_loss_and_is_always_sampled() {
-    let architecture = Architecture { widths: vec![2, 2], activations: vec![Linear], bias: Bias::Without };
+    let architecture = Architecture::dense(&[2, 2], vec![Linear], Bias::Without);
     let mut network = Network::new(&architecture, 1, 0);
     network.layers[0].weight.copy_from_slice(&[0.0, 0.0, 0.0, 500.0]);
-    let mut workspace = Workspace::new(Par::seq(), &architecture.products(1));
+    let mut workspace = Workspace::new(Par::seq());
     network.forward([IMAGE.as_slice()].into_iter(), &mut workspace).unwrap();
     let mut errors = Errors::new(&architecture, 1);
     for (label, loss, expected) in [(1, 0.0, [0.0, 0.0]), (0, 1000.0, [-1.0, 1.0])] {
@@ -110,4 +115,115 @@ fn the_seed_alone_determines_the_weights() {
     assert_ne!(a, c);
     // Biases, the last column, start at zero.
     assert_eq!([a[2], a[5]], [0.0, 0.0]);
+}
+
+/// A network of two convolutions and a dense layer, without foof: plain loops in f64, from the definitions.
+struct Naive {
+    weights: Vec<Vec<f64>>,
+    maps: Vec<Map>,
+}
+
+impl Naive {
+    /// Calls `f(input, weight, output)` for each product of a layer, for one image; `None` is a bias's constant 1.
+    fn terms(map: &Map, mut f: impl FnMut(Option<usize>, usize, usize)) {
+        let Map::Convolution(conv) = map else {
+            let [outputs, columns] = map.weight_shape();
+            for (o, i) in (0..outputs).flat_map(|o| (0..columns).map(move |i| (o, i))) {
+                f((i < map.inputs()).then_some(i), o * columns + i, o);
+            }
+            return;
+        };
+        let ([_, channels, _, height, width], [_, outputs, _, oh, ow]) = (conv.input_shape(1), conv.output_shape(1));
+        let (stride, columns) = (conv.axes()[0].stride, conv.factor_size());
+        for place in 0..outputs * oh * ow {
+            let (o, y, x) = (place / (oh * ow), place / ow % oh, place % ow);
+            for feature in 0..channels * 9 {
+                let (c, p, q) = (feature / 9, feature / 3 % 3, feature % 3);
+                // Padding 1: taps at -1, 0 and 1.
+                let (row, column) = ((stride * y + p).wrapping_sub(1), (stride * x + q).wrapping_sub(1));
+                if row < height && column < width {
+                    f(Some((c * height + row) * width + column), o * columns + feature, place);
+                }
+            }
+            f(None, o * columns + channels * 9, place);
+        }
+    }
+
+    /// Every layer's input for one image, and the output.
+    fn forward(&self, image: &[f64]) -> Vec<Vec<f64>> {
+        let mut values = vec![image.to_vec()];
+        for (number, (map, weight)) in self.maps.iter().zip(&self.weights).enumerate() {
+            let mut out = vec![0.0; map.outputs()];
+            let input = &values[number];
+            Self::terms(map, |i, w, o| out[o] += weight[w] * i.map_or(1.0, |i| input[i]));
+            if number + 1 < self.maps.len() {
+                out.iter_mut().for_each(|s| *s = s.max(0.0));
+            }
+            values.push(out);
+        }
+        values
+    }
+
+    /// Errors of every layer and gradients of every weight, added to `gradients`, for one image.
+    fn backward(&self, values: &[Vec<f64>], output: &[f64], gradients: &mut [Vec<f64>]) -> Vec<Vec<f64>> {
+        let mut errors = vec![output.to_vec()];
+        for number in (0..self.maps.len()).rev() {
+            let (input, weight) = (&values[number], &self.weights[number]);
+            let mut before = vec![0.0; input.len()];
+            Self::terms(&self.maps[number], |i, w, o| {
+                gradients[number][w] += errors[0][o] * i.map_or(1.0, |i| input[i]);
+                i.into_iter().for_each(|i| before[i] += weight[w] * errors[0][o]);
+            });
+            // Of a ReLU's result; the images themselves come from none, and their errors are dropped.
+            before.iter_mut().zip(input).for_each(|(e, &x)| *e = if x > 0.0 { *e } else { 0.0 });
+            errors.insert(0, before);
+        }
+        errors.remove(0);
+        errors
+    }
+}
+
+/// Small integers, so that every product and sum (all below 2^24) is exact in f32: outputs, errors and gradients of a convolutional network have the bits of
+/// the naive one's.
+#[test]
+fn a_convolutional_network_is_its_definition() {
+    const BATCH: usize = 4;
+    let architecture = Architecture::convolutional(6, &[(3, 1), (4, 2)], 5).unwrap();
+    let mut network = Network::new(&architecture, BATCH + 1, 0);
+    let mut rng = rng(7, Purpose::Weights);
+    let mut integer = |bound: i32| f64::from(rng.random_range(-bound..=bound));
+    for layer in &mut network.layers {
+        layer.weight.fill_with(|| integer(2) as f32);
+    }
+    let widen = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+    let weights = network.layers.iter().map(|layer| widen(&layer.weight)).collect();
+    let naive = Naive { weights, maps: architecture.maps.clone() };
+    let images: Vec<Vec<f32>> = (0..BATCH).map(|_| (0..36).map(|_| integer(3) as f32).collect()).collect();
+    let output_errors: Vec<f32> = (0..BATCH * 5).map(|_| integer(3) as f32).collect();
+
+    for par in [Par::seq(), Par::threads(2)] {
+        let (mut workspace, mut errors) = (Workspace::new(par), Errors::new(&architecture, BATCH + 1));
+        network.forward(images.iter().map(Vec::as_slice), &mut workspace).unwrap();
+        errors.of_output()[..BATCH * 5].copy_from_slice(&output_errors);
+        network.backward(&mut errors, &mut workspace).unwrap();
+        let mut sums: Vec<Vec<f64>> = naive.weights.iter().map(|weight| vec![0.0; weight.len()]).collect();
+        for (n, image) in images.iter().enumerate() {
+            let values = naive.forward(&widen(image));
+            assert_eq!(widen(&network.output()[n * 5..][..5]), values[3], "image {n}");
+            let expected = naive.backward(&values, &widen(&output_errors[n * 5..][..5]), &mut sums);
+            for (number, expected) in expected.iter().enumerate() {
+                let got = &errors.layer(number, BATCH)[n * expected.len()..][..expected.len()];
+                assert_eq!(&widen(got), expected, "errors of layer {number}, image {n}");
+            }
+        }
+        // The mean over four images is exact too.
+        for (number, layer) in network.layers(&errors).enumerate() {
+            let LayerView { shape, inputs, errors, .. } = layer.unwrap();
+            let mut gradient = vec![f32::NAN; shape[0] * shape[1]];
+            let out = MatMut::new(&mut gradient, shape).unwrap();
+            inputs.add_gradient(errors, out, Blend::set(1.0), &mut workspace).unwrap();
+            let mean: Vec<f64> = sums[number].iter().map(|sum| sum / BATCH as f64).collect();
+            assert_eq!(widen(&gradient), mean, "gradient of layer {number}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use crate::settings::{MethodKind, Settings};
 use crate::task::Task;
@@ -13,6 +13,8 @@ Examples:
       all four methods on the CURVES autoencoder
   cargo run --release --example train -- --data path/to/mnist
       the classifier, on MNIST's IDX files
+  cargo run --release --example train -- --data path/to/mnist --network cnn
+      the convolutional classifier, on the same
   cargo run --release --example train -- --method foof --damping 0.1 --learning-rate 0.03
       one method with settings of your own
   cargo run --release --example train -- --method kfac,foof --period 1 --observe 1
@@ -21,14 +23,19 @@ Examples:
 /// Trains a network with SGD+momentum, Adam, K-FAC and FOOF from one initialisation, and compares them.
 ///
 /// Without --data: the autoencoder 784-1000-500-250-30-250-500-1000-784 on generated images of curves.
-/// With --data: the classifier 784-1000-1000-1000-10 on handwritten digits.
+/// With --data: the classifier 784-1000-1000-1000-10 on handwritten digits, or with --network cnn three convolutions (3x3 taps, 32, 64 and
+/// 128 channels, strides 1, 2 and 2) and a dense layer.
 /// Prints a table, and writes it, the curves as JSON, and a plot of loss against steps and seconds.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "train", verbatim_doc_comment, after_help = EXAMPLES)]
 pub struct Options {
-    /// Methods to run, separated by commas
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "sgd,adam,kfac,foof", value_name = "METHODS")]
+    /// Methods to run, separated by commas [default: sgd,adam,kfac,foof; with --network cnn, sgd,adam]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "METHODS")]
     pub method: Vec<MethodKind>,
+
+    /// What the network is made of
+    #[arg(long, value_enum, default_value_t = NetworkKind::Dense)]
+    pub network: NetworkKind,
 
     /// Folder with MNIST-format IDX files (train-* or t10k-*, .gz or not)
     #[arg(long, value_name = "DIR")]
@@ -98,6 +105,14 @@ pub struct Options {
     pub grid: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NetworkKind {
+    /// Dense layers
+    Dense,
+    /// Convolutions, then a dense layer; needs --data
+    Cnn,
+}
+
 impl Options {
     /// 3 GB of pixels.
     const MOST_IMAGES: usize = 1_000_000;
@@ -109,6 +124,14 @@ impl Options {
             let Self { observe, period, .. } = self;
             return Err(format!("--observe {observe} is more than --period {period}: S counts steps out of T"));
         }
+        if self.network == NetworkKind::Cnn {
+            if self.data.is_none() {
+                return Err("--network cnn needs --data: the generated images of curves have no classes".into());
+            }
+            if let Some(method) = self.method.iter().find(|method| method.has_factors()) {
+                return Err(format!("--network cnn: {} steps dense layers only so far", method.name()));
+            }
+        }
         if let Some(images) = self.images.filter(|&images| images > Self::MOST_IMAGES) {
             return Err(format!("--images {images} is more than {}", Self::MOST_IMAGES));
         }
@@ -119,14 +142,28 @@ impl Options {
     }
 
     pub fn task(&self) -> Task {
-        if self.data.is_some() { Task::Classifier } else { Task::Autoencoder }
+        match (&self.data, self.network) {
+            (None, _) => Task::Autoencoder,
+            (Some(_), NetworkKind::Dense) => Task::Classifier,
+            (Some(_), NetworkKind::Cnn) => Task::ConvolutionalClassifier,
+        }
+    }
+
+    /// The methods to run.
+    pub fn methods(&self) -> &[MethodKind] {
+        use MethodKind::{Adam, Foof, Kfac, Sgd};
+        match (self.method.as_slice(), self.network) {
+            ([], NetworkKind::Dense) => &[Sgd, Adam, Kfac, Foof],
+            ([], NetworkKind::Cnn) => &[Sgd, Adam],
+            (methods, _) => methods,
+        }
     }
 
     /// Steps of training on `images` images.
     pub fn steps(&self, images: usize) -> usize {
         let epochs = self.epochs.unwrap_or(match self.task() {
             Task::Autoencoder => 6,
-            Task::Classifier => 5,
+            Task::Classifier | Task::ConvolutionalClassifier => 5,
         });
         self.steps.unwrap_or(epochs.saturating_mul(images / self.batch))
     }
@@ -173,8 +210,6 @@ fn fraction(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum;
-
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Options, String> {
@@ -186,7 +221,7 @@ mod tests {
     #[test]
     fn without_arguments_all_methods_run_with_their_best_settings() {
         let options = parse(&[]).unwrap();
-        assert_eq!(options.method, MethodKind::value_variants());
+        assert_eq!(options.methods(), MethodKind::value_variants());
         for &method in MethodKind::value_variants() {
             assert_eq!(options.settings(method), Settings::best(Task::Autoencoder, method));
         }
@@ -194,16 +229,23 @@ mod tests {
     }
 
     #[test]
+    fn convolutions_are_for_digits() {
+        let options = parse(&["--network", "cnn", "--data", "d"]).unwrap();
+        assert_eq!(options.task(), Task::ConvolutionalClassifier);
+        assert_eq!(options.methods(), [MethodKind::Sgd, MethodKind::Adam]);
+    }
+
+    #[test]
     fn the_command_line_overrides() {
         let options = parse(&["--method", "foof,sgd", "--damping", "0.5", "--data", "d", "--epochs", "2"]).unwrap();
-        assert_eq!(options.method, [MethodKind::Foof, MethodKind::Sgd]);
+        assert_eq!(options.methods(), [MethodKind::Foof, MethodKind::Sgd]);
         assert_eq!(options.settings(MethodKind::Foof).damping, 0.5);
         assert_eq!((options.task(), options.steps(1000)), (Task::Classifier, 20));
     }
 
     #[test]
     fn nonsense_is_refused_with_the_name_of_the_option() {
-        let cases: [&[&str]; 12] = [
+        let cases: [&[&str]; 14] = [
             &["--damping", "0"],
             &["--damping", "nan"],
             &["--learning-rate", "-1"],
@@ -216,6 +258,8 @@ mod tests {
             &["--threads", "100000"],
             &["--images", "1000000000000000000"],
             &["--method", "lbfgs"],
+            &["--network", "cnn"],
+            &["--network", "cnn", "--data", "d", "--method", "sgd,kfac"],
         ];
         for arguments in cases {
             let message = parse(arguments).unwrap_err();

@@ -5,19 +5,17 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::settings::{MethodKind, Settings};
-use crate::task::Task;
 use crate::training::{End, Point, Problem, Run};
 
 /// What was run, in one line.
 pub fn headline(problem: &Problem) -> String {
     let Problem { task, train, batch, steps, par, .. } = problem;
-    let widths: Vec<String> = problem.architecture.widths.iter().map(usize::to_string).collect();
     let threads = if par.degree() == 1 { "thread" } else { "threads" };
     format!(
         "{} {} {}: {} images, batch {batch}, {steps} steps, {} {threads} ({})",
         train.name,
         task.title(),
-        widths.join("-"),
+        problem.architecture,
         train.len(),
         par.degree(),
         par.isa(),
@@ -46,7 +44,7 @@ pub fn by_method(runs: &[Run]) -> Vec<(MethodKind, Vec<&Run>)> {
 
 /// One row a method; means over seeds.
 pub fn table(problem: &Problem, runs: &[Run]) -> String {
-    let classifies = problem.task == Task::Classifier;
+    let classifies = problem.task.classifies();
     let mut head = vec!["method", "learning rate", "momentum", "damping", "training loss"];
     if classifies {
         head.push("training accuracy");

@@ -63,6 +63,10 @@ impl Settings {
             (Task::Classifier, Adam) => (3e-4, 0.5, 0.0),
             (Task::Classifier, Kfac) => (1e-2, 0.9, 1e-1),
             (Task::Classifier, Foof) => (5e-2, 0.9, 3e-1),
+            (Task::ConvolutionalClassifier, Sgd) => (2e-2, 0.9, 0.0),
+            (Task::ConvolutionalClassifier, Adam) => (2e-3, 0.9, 0.0),
+            (Task::ConvolutionalClassifier, Kfac) => (1e-2, 0.9, 1e-1),
+            (Task::ConvolutionalClassifier, Foof) => (2e-2, 0.9, 1e-1),
         };
         Self {
             learning_rate,
@@ -81,7 +85,7 @@ impl Settings {
         let best = Self::best(task, method);
         let learning_rates: [f64; 5] = match (task, method) {
             (Task::Autoencoder, Sgd) | (_, Adam) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
-            (Task::Classifier, Sgd) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
+            (Task::Classifier | Task::ConvolutionalClassifier, Sgd) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
             (_, Kfac | Foof) => [2e-3, 5e-3, 1e-2, 2e-2, 5e-2],
         };
         let seconds: [Self; 4] = match method {

@@ -1,11 +1,13 @@
-//! The two problems: which network, which loss, and which labels the model itself would give.
+//! The problems: which network, which loss, and which labels the model itself would give.
 
 use rand::RngExt;
 use rand_distr::StandardNormal;
 
+use crate::Result;
 use crate::activation::Activation::{Linear, Relu, Tanh};
+use crate::architecture::{Architecture, Bias};
 use crate::data::Dataset;
-use crate::network::{Architecture, Bias, Errors, Network};
+use crate::network::{Errors, Network};
 use crate::random::Rng;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub enum Task {
     Autoencoder,
     /// Tell digits apart; softmax cross-entropy.
     Classifier,
+    /// The same with convolutions.
+    ConvolutionalClassifier,
 }
 
 /// Sums over images.
@@ -25,27 +29,40 @@ pub struct Score {
 }
 
 impl Task {
-    /// What the paper trains on such images: Hinton and Salakhutdinov's autoencoder, and a plain ReLU classifier.
-    pub fn architecture(self, inputs: usize, classes: usize) -> Architecture {
-        match self {
-            Task::Autoencoder => Architecture {
-                widths: vec![inputs, 1000, 500, 250, 30, 250, 500, 1000, inputs],
-                activations: vec![Tanh, Tanh, Tanh, Linear, Tanh, Tanh, Tanh, Linear],
-                bias: Bias::With,
-            },
-            Task::Classifier => Architecture {
-                widths: vec![inputs, 1000, 1000, 1000, classes],
-                activations: vec![Relu, Relu, Relu, Linear],
-                bias: Bias::Without,
-            },
-        }
+    /// What the paper trains on such images, Hinton and Salakhutdinov's autoencoder or a plain ReLU classifier; or three convolutions, two of
+    /// which halve the images.
+    pub fn architecture(self, inputs: usize, classes: usize) -> Result<Architecture> {
+        Ok(match self {
+            Task::Autoencoder => Architecture::dense(
+                &[inputs, 1000, 500, 250, 30, 250, 500, 1000, inputs],
+                vec![Tanh, Tanh, Tanh, Linear, Tanh, Tanh, Tanh, Linear],
+                Bias::With,
+            ),
+            Task::Classifier => {
+                Architecture::dense(&[inputs, 1000, 1000, 1000, classes], vec![Relu, Relu, Relu, Linear], Bias::Without)
+            }
+            Task::ConvolutionalClassifier => {
+                let side = inputs.isqrt();
+                if side * side != inputs {
+                    return Err(
+                        format!("images of {inputs} pixels are not square, as the convolutions need them").into()
+                    );
+                }
+                Architecture::convolutional(side, &[(32, 1), (64, 2), (128, 2)], classes)?
+            }
+        })
     }
 
     pub fn title(self) -> &'static str {
         match self {
             Task::Autoencoder => "autoencoder",
             Task::Classifier => "classifier",
+            Task::ConvolutionalClassifier => "convolutional classifier",
         }
+    }
+
+    pub fn classifies(self) -> bool {
+        self != Task::Autoencoder
     }
 
     /// The score of the mini-batch in the network, whose images are those of `numbers`; leaves the errors `dL_n/ds_n`
@@ -67,7 +84,7 @@ impl Task {
                     score.loss += reconstruction(output, image, error);
                 }
             }
-            Task::Classifier => {
+            Task::Classifier | Task::ConvolutionalClassifier => {
                 for ((output, error), number) in rows.zip(numbers) {
                     let label = usize::from(data.labels[number]);
                     score.loss += softmax(output, error) - f64::from(output[label]);
@@ -88,7 +105,7 @@ impl Task {
                 let errors = &mut errors.of_output()[..network.output().len()];
                 errors.fill_with(|| rng.sample(StandardNormal));
             }
-            Task::Classifier => {
+            Task::Classifier | Task::ConvolutionalClassifier => {
                 let rows = network.output().chunks_exact(outputs);
                 for (output, error) in rows.zip(errors.of_output().chunks_exact_mut(outputs)) {
                     softmax(output, error);

@@ -5,11 +5,12 @@ use std::time::Instant;
 use foof::Par;
 
 use crate::Result;
+use crate::architecture::Architecture;
 use crate::data::{Batches, Dataset};
 use crate::foof_methods::{foof, kfac};
-use crate::matmul::Workspace;
 use crate::methods::{Adam, Method, Sgd};
-use crate::network::{Architecture, Errors, Network};
+use crate::network::{Errors, Network};
+use crate::products::Workspace;
 use crate::progress::Bar;
 use crate::settings::{MethodKind, Settings};
 use crate::task::{Score, Task};
@@ -148,7 +149,7 @@ impl<'a> Trainer<'a> {
             problem,
             network: Network::new(architecture, *batch, seed),
             errors: Errors::new(architecture, *batch),
-            workspace: Workspace::new(*par, &architecture.products(*batch)),
+            workspace: Workspace::new(*par),
             batches: Batches::new(problem.train.len(), *batch, seed),
             seed,
         }

@@ -17,7 +17,7 @@
 //! let axis = Axis::new(3, 3).padding(1);
 //! let conv = Conv::new(1, 1, [axis, axis])?; // 3 x 3 taps over one channel of 3 x 3 pixels
 //! let images = [1.0f32; 9];
-//! let (weights, mut sums) = ([1.0; 9], [0.0; 9]);
+//! let (weights, mut sums) = ([1.0f32; 9], [0.0; 9]);
 //! let (x, par) = (View::new(&images, [1, 1, 3, 3])?, Par::seq());
 //! let out = ViewMut::new(&mut sums, [1, 1, 3, 3])?;
 //! conv_forward_alloc(out, Blend::set(1.0), x, MatRef::new(&weights, [1, 9])?, &conv, par)?;
@@ -81,7 +81,7 @@ fn images<'a, T, const R: usize>(
     let shape = x.shape();
     check_images(argument, conv, side, shape.first().copied().unwrap_or(0), &shape)?;
     // A convolution's images have three to five axes.
-    x.as_images().ok_or(Error::Shape { argument, expected: vec![0; 5], got: shape.to_vec() })
+    x.as_images().ok_or_else(|| Error::Shape { argument, expected: vec![0; 5], got: shape.to_vec() })
 }
 
 /// As [`images`], for an output of `n` images.
@@ -94,7 +94,7 @@ fn images_mut<'a, T, const R: usize>(
 ) -> Result<ViewMut<'a, T, 5>, Error> {
     let shape = x.shape();
     check_images(argument, conv, side, n, &shape)?;
-    x.as_images().ok_or(Error::Shape { argument, expected: vec![0; 5], got: shape.to_vec() })
+    x.as_images().ok_or_else(|| Error::Shape { argument, expected: vec![0; 5], got: shape.to_vec() })
 }
 
 /// Whether all sizes that follow from `n` images, their products with the layer's own among them, fit.

@@ -10,10 +10,11 @@
 use super::assemble::Scratch;
 use super::correlate::{SLAB, Slots, Task, TilePair};
 use super::correlation::Correlation;
-use super::covariance::{ConvSpec, Output, SharedGroups, slack};
+use super::covariance::{ConvSpec, SharedGroups, slack};
 use super::geometry::Conv;
 use super::image;
 use super::layout::Layout;
+use super::output::Output;
 use crate::element::{Element, Input};
 use crate::engine::microkernel::Depths;
 use crate::engine::{ALIGN, Buffers, aligned};

@@ -6,7 +6,7 @@
 //! | [`plan`] | how its covariance is computed |
 //! | `axis`, [`correlation`] | the correlation form: classes of tap pairs, windows, segments, products |
 //! | `layout`, `image` | how a batch is cut into chunks and packed |
-//! | `correlate`, `assemble` | the products, and the factor from their sums |
+//! | `correlate`, `assemble`, `output` | the products, rows of the factor from their sums, the factor |
 //! | [`depthwise`] | the products of a vector of one-channel groups |
 //! | [`patches`], [`sums`] | patches formed while packing; sums over windows |
 //! | [`covariance`](mod@covariance) | all of it together |
@@ -25,6 +25,7 @@ pub mod geometry;
 mod groups;
 mod image;
 mod layout;
+mod output;
 pub mod patches;
 mod phase;
 pub mod plan;

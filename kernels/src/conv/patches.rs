@@ -243,11 +243,15 @@ impl<I: Input> Block<I> {
                 return unsafe { (kernels.transpose)(to, step, from, si, inner, outer) };
             }
         }
-        for i in 0..a {
-            for j in 0..b {
-                let from = self.from.wrapping_offset(i as isize * sa + j as isize * sb);
+        // Along what lies closer together in memory.
+        let along = sa.unsigned_abs() <= sb.unsigned_abs();
+        let ([a, b], [ta, tb], [sa, sb]) =
+            if along { ([a, b], [ta, tb], [sa, sb]) } else { ([b, a], [tb, ta], [sb, sa]) };
+        for j in 0..b {
+            let (to, from) = (to.wrapping_add(j * tb), self.from.wrapping_offset(j as isize * sb));
+            for i in 0..a {
                 // SAFETY: as above.
-                unsafe { *to.add(i * ta + j * tb) = (*from).widen() };
+                unsafe { *to.add(i * ta) = (*from.offset(i as isize * sa)).widen() };
             }
         }
     }
