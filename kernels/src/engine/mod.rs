@@ -199,18 +199,15 @@ impl<'a, T: Element> Engine<'a, T> {
         }
     }
 
-    /// Packs whole operands, by panel and stretch of depth, if the plan wants it.
+    /// Packs whole operands, by panel and stretch of depth, those that the plan wants ahead.
     fn pack_ahead<'s>(&self, stack: &'s mut MemStack) -> (Packed<'s, T>, &'s mut MemStack) {
         const STRETCH: usize = 512;
         let (plan, nr) = (&self.plan, self.plan.nr);
-        if !plan.packs_ahead() {
-            return (Packed { left: &[], right: &[] }, stack);
-        }
-        let right_len = if self.right.is_some() { plan.packed_len(plan.n, plan.k) } else { 0 };
-        let (left, stack) = aligned::<T>(stack, plan.packed_len(plan.m, plan.k));
+        let [left_len, right_len] = plan.packed_lens();
+        let (left, stack) = aligned::<T>(stack, left_len);
         let (right, stack) = aligned::<T>(stack, right_len);
-        let left_panels = plan.m.div_ceil(nr);
-        let right_panels = if self.right.is_some() { plan.n.div_ceil(nr) } else { 0 };
+        let panels = |len: usize, extent: usize| if len > 0 { extent.div_ceil(nr) } else { 0 };
+        let (left_panels, right_panels) = (panels(left_len, plan.m), panels(right_len, plan.n));
         let stretches = plan.k.div_ceil(STRETCH);
         let (to_left, to_right) = (Buffers::new(left, left_panels), Buffers::new(right, right_panels));
         self.par.for_each((left_panels + right_panels) * stretches, &|_, task| {
@@ -245,27 +242,29 @@ impl<'a, T: Element> Engine<'a, T> {
         let first = depths.start;
         for depths in slabs_of(depths) {
             let fresh = depths.start == first;
-            if plan.packs_ahead() {
-                let stretch = |packed: &'_ [T], from: usize| packed[from / plan.nr * plan.nr * plan.k..].as_ptr();
-                let l = Panels {
-                    ptr: stretch(packed.left, rows.start),
-                    step: plan.nr * plan.k,
-                    offset: depths.start * plan.nr,
-                };
-                let r = Panels { ptr: stretch(packed.right, cols.start), ..l };
-                self.slab((&rows, &cols), depths.len(), l, r, tile, fresh);
+            let ahead = |packed: &'_ [T], from: usize| Panels {
+                ptr: packed[from / plan.nr * plan.nr * plan.k..].as_ptr(),
+                step: plan.nr * plan.k,
+                offset: depths.start * plan.nr,
+            };
+            let slab = |memory: &'_ [T]| Panels { ptr: memory.as_ptr(), step: plan.nr * depths.len(), offset: 0 };
+            let [left_ahead, right_ahead] = plan.packs_ahead();
+            let l = if left_ahead {
+                ahead(packed.left, rows.start)
             } else {
                 self.pack_slab(self.left, slab_left, &rows, &depths);
-                let l = Panels { ptr: slab_left.as_ptr(), step: plan.nr * depths.len(), offset: 0 };
-                let r = match self.right {
-                    None => l,
-                    Some(right) => {
-                        self.pack_slab(right, slab_right, &cols, &depths);
-                        Panels { ptr: slab_right.as_ptr(), ..l }
-                    }
-                };
-                self.slab((&rows, &cols), depths.len(), l, r, tile, fresh);
-            }
+                slab(slab_left)
+            };
+            let r = match self.right {
+                _ if right_ahead => ahead(packed.right, cols.start),
+                Some(right) => {
+                    self.pack_slab(right, slab_right, &cols, &depths);
+                    slab(slab_right)
+                }
+                // One tile: its rows are its columns.
+                None => l,
+            };
+            self.slab((&rows, &cols), depths.len(), l, r, tile, fresh);
         }
     }
 

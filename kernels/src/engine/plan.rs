@@ -66,16 +66,15 @@ impl Plan {
         // f64 tiles are half as many elements, so that they take the same part of L2.
         let largest = if size_of::<T>() > 4 { 1 } else { 0 };
         let nr = kernels.nr;
-        let with_side = |side: usize| Plan {
-            m,
-            n,
-            k,
-            nr,
-            tm: side.min(m.next_multiple_of(nr)).max(nr),
-            tn: side.min(n.next_multiple_of(nr)).max(nr),
-            region,
-            chunks: 1,
-            streamed: false,
+        // What fits into one tile on one axis is cut along the other only: then each panel of that other operand is read by one task.
+        let within = |extent: usize| extent <= SIDES[largest] && region == Region::Full;
+        let side_of = |extent: usize, other: usize, side: usize| {
+            let side = if within(extent) && !within(other) { SIDES[largest] } else { side };
+            side.min(extent.next_multiple_of(nr)).max(nr)
+        };
+        let with_side = |side: usize| {
+            let (tm, tn) = (side_of(m, n, side), side_of(n, m, side));
+            Plan { m, n, k, nr, tm, tn, region, chunks: 1, streamed: false }
         };
         let mut candidates = SIDES[largest..].iter().map(|&side| with_side(side));
         let mut plan = candidates
@@ -153,9 +152,16 @@ impl Plan {
         cut(index)..cut(index + 1)
     }
 
-    /// Packing pays once a panel is read by more than one tile; else each task packs its own slabs, which never leave L2.
-    pub(crate) fn packs_ahead(&self) -> bool {
-        !self.streamed && self.grid() != (1, 1)
+    /// Whether the left and the right operand are packed ahead: it pays once a panel is read by more than one tile. Else each task packs its
+    /// own slabs, which never leave L2.
+    pub(crate) fn packs_ahead(&self) -> [bool; 2] {
+        let (rows, cols) = self.grid();
+        match self.region {
+            _ if self.streamed => [false; 2],
+            Region::Full => [cols > 1, rows > 1],
+            // One operand, read from both sides.
+            Region::Lower => [rows > 1; 2],
+        }
     }
 
     /// The longest chain of additions into one entry: within a slab, over slabs, over chunks.
@@ -181,21 +187,23 @@ impl Plan {
         extent.next_multiple_of(self.nr) * depth
     }
 
+    /// Elements of the operands packed ahead.
+    pub(crate) fn packed_lens(&self) -> [usize; 2] {
+        let [left, right] = self.packs_ahead();
+        let len = |ahead: bool, extent: usize| if ahead { self.packed_len(extent, self.k) } else { 0 };
+        [len(left, self.m), len(right && self.region == Region::Full, self.n)]
+    }
+
     /// Elements of the slabs that a worker packs for itself.
     pub(crate) fn slab_lens(&self) -> (usize, usize) {
-        match self.packs_ahead() {
-            true => (0, 0),
-            false => (self.tm * KC.min(self.k), self.tn * KC.min(self.k)),
-        }
+        let [left, right] = self.packs_ahead();
+        let len = |ahead: bool, side: usize| if ahead { 0 } else { side * KC.min(self.k) };
+        (len(left, self.tm), len(right, self.tn))
     }
 
     pub(crate) fn scratch<T: Element>(&self, par: Par) -> StackReq {
         let req = |len: usize| StackReq::new_aligned::<T>(len, ALIGN);
-        let (left, right) = match (self.packs_ahead(), self.region) {
-            (false, _) => (0, 0),
-            (true, Region::Lower) => (self.packed_len(self.m, self.k), 0),
-            (true, Region::Full) => (self.packed_len(self.m, self.k), self.packed_len(self.n, self.k)),
-        };
+        let [left, right] = self.packed_lens();
         let (l, r) = self.slab_lens();
         let degree = self.par(par).degree();
         StackReq::all_of(&[
