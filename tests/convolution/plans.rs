@@ -74,6 +74,19 @@ fn multiply_adds_are_those_counted() {
     }
 }
 
+/// The picture of `docs/convolution.md`: six samples, five and four, however many classes share a panel; by channel pairs, of which a tile with
+/// itself computes all.
+#[test]
+fn multiply_adds_of_the_documentation() {
+    for par in isas() {
+        for channels in [1, 2, 3, 8] {
+            let conv = Conv::new(channels, 1, [padded(6, 3)]).expect("a geometry");
+            let plan = Plan::correlation::<f32>(&conv, par);
+            assert_eq!(plan.multiply_adds(), (6 + 5 + 4) * (channels * channels) as u64, "{par:?}: {plan}");
+        }
+    }
+}
+
 /// Channels of a tile as a plan prints them.
 fn tile(plan: &Plan) -> u64 {
     let text = plan.to_string();
