@@ -60,8 +60,8 @@ macro_rules! avx512 {
             unsafe fn even(a: $v, b: $v) -> $v {
                 // SAFETY: a vector and an array of its lanes have one size and no invalid bits.
                 unsafe {
-                    let (a, b): ([$t; $lanes], [$t; $lanes]) = (core::mem::transmute(a), core::mem::transmute(b));
-                    core::mem::transmute(super::portable::even(a, b))
+                    let [a, b]: [[$t; $lanes]; 2] = core::mem::transmute::<[$v; 2], _>([a, b]);
+                    core::mem::transmute::<[$t; $lanes], $v>(super::portable::even(a, b))
                 }
             }
             #[inline(always)]
