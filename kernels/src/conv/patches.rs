@@ -233,10 +233,14 @@ impl<I: Input> Block<I> {
         let ([inner, outer], step, [si, so]) = if ta == 1 { ([a, b], tb, [sa, sb]) } else { ([b, a], ta, [sb, sa]) };
         if TypeId::of::<I>() == TypeId::of::<I::Acc>() && (ta == 1 || tb == 1) {
             let from = self.from.cast::<I::Acc>();
-            // SAFETY (both): the kernels belong to an ISA this CPU has; I is the accumulator type; the caller's contract, and the bound above.
+            // SAFETY (all): the kernels belong to an ISA this CPU has; I is the accumulator type; the caller's contract, and the bound above.
             if si == 1 {
                 // SAFETY: as above.
                 return unsafe { (kernels.copy_block)(to, step, from, so, inner, outer) };
+            }
+            if si == 2 {
+                // SAFETY: as above; every second sample of a line.
+                return unsafe { (kernels.copy_even)(to, step, from, so, inner, outer) };
             }
             if so == 1 {
                 // SAFETY: as above.

@@ -29,6 +29,8 @@ pub struct Kernels<T: 'static> {
     pub(crate) copy_rows: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`rows::copy_block`].
     pub(crate) copy_block: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
+    /// See [`rows::copy_even`].
+    pub(crate) copy_even: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`rows::transpose`].
     pub(crate) transpose: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`leaf::leaf`].
@@ -106,6 +108,13 @@ macro_rules! table {
                 unsafe { rows::copy_block::<$t, S>(dst, dst_step, src, src_step, width, count) }
             }
             $(#[$feature])?
+            unsafe fn copy_even(
+                dst: *mut $t, dst_step: usize, src: *const $t, src_step: isize, width: usize, count: usize,
+            ) {
+                // SAFETY: see above.
+                unsafe { rows::copy_even::<$t, S>(dst, dst_step, src, src_step, width, count) }
+            }
+            $(#[$feature])?
             unsafe fn transpose(
                 dst: *mut $t, dst_step: usize, src: *const $t, src_step: isize, rows: usize, cols: usize,
             ) {
@@ -151,6 +160,7 @@ macro_rules! table {
                 add_squares,
                 copy_rows,
                 copy_block,
+                copy_even,
                 transpose,
                 leaf: leaf_op,
                 lanes_tiles: [

@@ -118,6 +118,36 @@ pub(crate) unsafe fn copy_block<T: Float, S: Simd<T>>(
     }
 }
 
+/// As [`copy_block`], of every second element of the source rows.
+///
+/// # Safety
+/// As [`copy_block`], `src` readable for `2 width - 1` elements of each row.
+#[inline(always)]
+pub(crate) unsafe fn copy_even<T: Float, S: Simd<T>>(
+    dst: *mut T,
+    dst_step: usize,
+    src: *const T,
+    src_step: isize,
+    width: usize,
+    count: usize,
+) {
+    // SAFETY: the last of n elements is 2 n - 1 from the first; the rest as in blend.
+    unsafe {
+        for row in 0..count {
+            let (to, from) = (dst.add(row * dst_step), src.offset(row as isize * src_step));
+            for i in (0..width).step_by(S::LANES) {
+                let n = S::LANES.min(width - i);
+                let (from, reach) = (from.add(2 * i), 2 * n - 1);
+                let whole = reach >= S::LANES;
+                let low = if whole { S::load(from) } else { S::load_first(from, reach) };
+                let high = S::load_first(from.add(if whole { S::LANES } else { 0 }), reach.saturating_sub(S::LANES));
+                let even = S::even(low, high);
+                if n == S::LANES { S::store(to.add(i), even) } else { S::store_first(to.add(i), even, n) }
+            }
+        }
+    }
+}
+
 /// Transposes: `dst[j * dst_step + i] <- src[i * src_step + j]` for `i < rows`, `j < cols`. Squares of LANES in registers,
 /// single elements at the edges.
 ///

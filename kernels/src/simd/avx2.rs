@@ -67,6 +67,14 @@ macro_rules! avx2 {
                 unsafe { $fma(a, b, c) }
             }
             #[inline(always)]
+            unsafe fn even(a: $v, b: $v) -> $v {
+                // SAFETY: a vector and an array of its lanes have one size and no invalid bits.
+                unsafe {
+                    let [a, b]: [[$t; $lanes]; 2] = core::mem::transmute::<[$v; 2], _>([a, b]);
+                    core::mem::transmute::<[$t; $lanes], $v>(super::portable::even(a, b))
+                }
+            }
+            #[inline(always)]
             unsafe fn sum(v: $v) -> $t {
                 // SAFETY: a vector and an array of its lanes have one size and no invalid bits.
                 let lanes: [$t; $lanes] = unsafe { core::mem::transmute(v) };

@@ -61,6 +61,8 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
             }
         }
     }
+    /// Elements 0, 2, 4, .. of `a` followed by `b`.
+    unsafe fn even(a: Self::V, b: Self::V) -> Self::V;
     /// The sum of all elements.
     unsafe fn sum(v: Self::V) -> T;
 }

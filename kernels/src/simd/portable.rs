@@ -20,6 +20,12 @@ pub(crate) fn pairwise_sum<T: Copy + Add<Output = T>, const L: usize>(mut lanes:
     lanes[0]
 }
 
+/// Elements 0, 2, 4, .. of both, which compilers turn into shuffles.
+#[inline(always)]
+pub(crate) fn even<T: Copy, const L: usize>(a: [T; L], b: [T; L]) -> [T; L] {
+    core::array::from_fn(|i| if 2 * i < L { a[2 * i] } else { b[2 * i - L] })
+}
+
 #[inline(always)]
 fn zip<T: Copy, const L: usize>(a: [T; L], b: [T; L], f: impl Fn(T, T) -> T) -> [T; L] {
     core::array::from_fn(|i| f(a[i], b[i]))
@@ -70,6 +76,10 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
                 zip(zip(a, b, Mul::mul), c, Add::add)
+            }
+            #[inline(always)]
+            unsafe fn even(a: Self::V, b: Self::V) -> Self::V {
+                even(a, b)
             }
             #[inline(always)]
             unsafe fn sum(v: Self::V) -> $t {
