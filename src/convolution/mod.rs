@@ -48,8 +48,8 @@ use crate::error::check_shape;
 use crate::{Error, View, ViewMut};
 
 /// Which of a convolution's two tensors of images.
-#[derive(Clone, Copy)]
-enum Side {
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Side {
     Inputs,
     Outputs,
 }
@@ -66,7 +66,13 @@ fn shape_of(conv: &Conv, side: Side, n: usize) -> ([usize; 5], usize) {
 }
 
 /// Whether `shape` is that of `n` images on one side of a convolution.
-fn check_images(argument: &'static str, conv: &Conv, side: Side, n: usize, shape: &[usize]) -> Result<(), Error> {
+pub(crate) fn check_images(
+    argument: &'static str,
+    conv: &Conv,
+    side: Side,
+    n: usize,
+    shape: &[usize],
+) -> Result<(), Error> {
     let (expected, rank) = shape_of(conv, side, n);
     check_shape(argument, &expected[..rank], shape)
 }
@@ -113,7 +119,7 @@ fn fits(conv: &Conv, n: usize) -> bool {
 }
 
 /// [`fits`], or an error.
-fn check_fits(conv: &Conv, n: usize) -> Result<(), Error> {
+pub(crate) fn check_fits(conv: &Conv, n: usize) -> Result<(), Error> {
     match fits(conv, n) {
         true => Ok(()),
         false => Err(GeometryError::Overflow { parameter: "N, channels and sizes", axis: None }.into()),

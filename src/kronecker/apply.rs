@@ -4,6 +4,7 @@ use super::plan::{Place, Plan};
 use crate::dense::{blend_into, temporary, temporary_scratch, with_scratch};
 use crate::error::{check_scratch, check_shape};
 use crate::{Bias, Blend, Element, Error, Input, MatMut, MatRef, MemStack, Par, StackReq};
+use core::ops::Range;
 use foof_kernels::cholesky::{solve_left, solve_scratch};
 use foof_kernels::product::{product, product_scratch};
 
@@ -84,6 +85,18 @@ impl<'a, T: Element> Gradient<'a, T> {
                 check_shape("gradient.errors", &[m, o], &g.e.shape())
             }
             (_, None) => Ok(()),
+        }
+    }
+
+    /// Rows `range` of the gradient.
+    pub(crate) fn row_range(self, range: Range<usize>) -> Self {
+        let columns = |errors: MatRef<'a, T>| errors.submatrix(0..errors.rows(), range.clone());
+        match self {
+            Gradient::Matrix(u) => Gradient::Matrix(u.row_range(range)),
+            Gradient::LowRank { inputs, errors, scale } => Gradient::LowRank { inputs, errors: columns(errors), scale },
+            Gradient::LowRankWithBias { inputs, errors, scale } => {
+                Gradient::LowRankWithBias { inputs, errors: columns(errors), scale }
+            }
         }
     }
 

@@ -27,11 +27,42 @@ pub fn metric_cosine<T: Element>(
     damping: T,
     par: Par,
 ) -> Result<T, Error> {
-    let [o, i] = a.shape();
-    check_shape("b", &[o, i], &b.shape())?;
-    check_shape("factor", &[i, i], &factor.shape())?;
+    blocks_cosine(a, b, core::iter::once((factor, scale)), damping, par)
+}
+
+/// [`metric_cosine`] of updates that are blocks of rows of one size, each with a factor and its scale.
+pub(super) fn blocks_cosine<'f, T: Element>(
+    a: MatRef<'_, T>,
+    b: MatRef<'_, T>,
+    blocks: impl ExactSizeIterator<Item = (MatRef<'f, T>, T)>,
+    damping: T,
+    par: Par,
+) -> Result<T, Error> {
+    check_shape("b", &a.shape(), &b.shape())?;
     let valid = damping >= T::zero() && damping.is_finite();
     check_parameter("damping", damping.to_f64(), valid, "a finite number, not negative")?;
+    let rows = a.rows() / blocks.len().max(1);
+    let mut sums = [T::zero(); 3];
+    for (block, (factor, scale)) in blocks.enumerate() {
+        let [a, b] = [a, b].map(|d| d.row_range(block * rows..(block + 1) * rows));
+        let products = metric_products(a, b, factor, scale, damping, par)?;
+        sums.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
+    }
+    let [aa, bb, ab] = sums;
+    Ok(ab / (aa.sqrt() * bb.sqrt()))
+}
+
+/// `<D, D>`, `<D', D'>` and `<D, D'>` in the metric `scale A + damping I`.
+fn metric_products<T: Element>(
+    a: MatRef<'_, T>,
+    b: MatRef<'_, T>,
+    factor: MatRef<'_, T>,
+    scale: T,
+    damping: T,
+    par: Par,
+) -> Result<[T; 3], Error> {
+    let [o, i] = a.shape();
+    check_shape("factor", &[i, i], &factor.shape())?;
     let req = [i * i, o * i, o * i].map(temporary_scratch::<T>);
     let mut memory = MemBuffer::new(crate::StackReq::all_of(&req).and(product_scratch::<T>(o, i, i, par)));
     let (mut metric, stack) = temporary::<T>(MemStack::new(&mut memory), i * i);
@@ -47,8 +78,7 @@ pub fn metric_cosine<T: Element>(
     let (mut am, mut bm) = (MatMut::new(&mut am, [o, i])?, MatMut::new(&mut bm, [o, i])?);
     product(am.rb_mut(), Blend::set(T::one()), a, metric.as_ref(), par, stack)?;
     product(bm.rb_mut(), Blend::set(T::one()), b, metric.as_ref(), par, stack)?;
-    let norms = dot(am.as_ref(), a).sqrt() * dot(bm.as_ref(), b).sqrt();
-    Ok(dot(am.as_ref(), b) / norms)
+    Ok([dot(am.as_ref(), a), dot(bm.as_ref(), b), dot(am.as_ref(), b)])
 }
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
 //! EK-FAC: K-FAC's eigenbasis with second moments measured in it.
 
-use super::activations::{Observation, batch, times_scratch};
-use super::factors::{Extra, Factors, Kind, matrix};
+use super::activations::Observation;
+use super::blocks::{Kind, Side as Factor, matrix};
+use super::factors::{Extra, Factors, Parts, Setting, datapoints};
+use super::moments::{Basis, Moments};
 use super::options::{Schedule, StepOptions, check_factors};
 use super::preconditioner::{Preconditioner, State};
+use crate::convolution::Side;
 use crate::covariance::Centring;
-use crate::dense::{temporary, temporary_scratch};
 use crate::kronecker::{Denominators, Gradient, eigen_step, eigen_step_scratch};
 use crate::layer::Layer;
-use crate::{AnyView, Bias, Blend, Element, Error, MatMut, MemStack, Par, StackReq, View};
-use foof_kernels::covariance::{second_moments, second_moments_scratch};
+use crate::{Blend, Element, Error, MatMut, MemStack, Par, StackReq};
 
 /// Options of [`Ekfac`](super::Ekfac).
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -34,8 +35,14 @@ impl Default for EkfacOptions {
 
 /// EK-FAC's state: both factors of each layer, their eigenbases, and the moments `[o, i]`. A refresh restarts the moments from `b a^T`;
 /// between refreshes each observation is averaged into them with `m`.
+///
+/// A convolution's moments cost `N T (o²/G + o f) + N min(T, o/G) G f²` multiply-adds an observation, `f` counted with the bias: its patches
+/// are projected where there are fewer of them in an image than rows in a group's gradient, else the gradient of each datapoint. Memory: a
+/// block of images after projection, some megabytes or one image.
 pub struct EkfacFactors<T> {
     factors: Factors<T>,
+    /// How each layer's moments are formed.
+    moments: Vec<Moments>,
     options: EkfacOptions,
 }
 
@@ -48,44 +55,22 @@ impl<T: Element> EkfacFactors<T> {
         par: Par,
         stack: &mut MemStack,
     ) -> Result<(), Error> {
-        let layer = *self.factors.layer(l);
+        let (first, decay) = (self.factors.blocks(l).start, self.factors.decay());
         let Some(e) = seen.errors else { return Ok(()) };
-        let (t, shape @ [o, i]) = (layer.positions(), layer.weight_shape());
-        let x = seen.inputs.datapoints("inputs", t, layer.inputs())?;
-        let e = e.datapoints("errors", t, o)?;
-        let (n, rows) = (x.shape()[0], e.shape()[0]);
-        let (mut xq, stack) = temporary::<T>(stack, n * t * i);
-        let (mut eq, stack) = temporary::<T>(stack, rows * t * o);
-        let (q_a, q_b) = (self.factors.inputs[l].used(), self.factors.errors[l].used());
-        batch(&x).times(MatMut::new(&mut xq, [n * t, i])?, layer.bias(), q_a, par, stack);
-        batch(&e).times(MatMut::new(&mut eq, [rows * t, o])?, Bias::Without, q_b, par, stack);
-        let xq = View::new(&xq, [n, t, i])?;
-        let decay = self.factors.decay();
-        let alpha = (T::one() - decay) * T::from_f64(1.0 / n as f64);
-        let mut moments = MatMut::new(&mut self.factors.extras[l].used, shape)?;
-        let labels = rows / n;
-        for label in 0..labels {
-            let strides = [labels * t * o, o, 1].map(|stride| stride as isize);
-            let e = View::strided(&eq, label * t * o, [n, t, o], strides)?;
-            let blend = Blend { alpha, beta: if label == 0 { decay } else { T::one() } };
-            second_moments(moments.rb_mut(), blend, e, xq, par, stack);
-        }
-        Ok(())
+        let Parts { layer, plan, factors, extras } = self.factors.parts(l);
+        let x = datapoints(layer, plan, Side::Inputs, seen.inputs)?;
+        let e = datapoints(layer, plan, Side::Outputs, e)?;
+        let basis = Basis { layer, factors, first };
+        self.moments[l].observe(&mut extras[l].used, decay, x, e, basis, par, stack)
     }
 
     fn layer_scratch(&self, l: usize, seen: &Observation<'_, T>, par: Par) -> StackReq {
-        let layer = self.factors.layer(l);
-        let (t, [o, i]) = (layer.positions(), layer.weight_shape());
-        let rows = |x: Option<AnyView<'_, T, 3>>| x.map_or(0, |x| x.shape()[0]);
-        let n = rows(seen.inputs.datapoints("inputs", t, layer.inputs()).ok());
-        let m = rows(seen.errors.and_then(|e| e.datapoints("errors", t, o).ok()));
-        let temporaries = [n * t * i, m * t * o].map(temporary_scratch::<T>);
-        let products = [
-            times_scratch::<T>([n, t, layer.inputs()], layer.bias(), par),
-            times_scratch::<T>([m, t, o], Bias::Without, par),
-            second_moments_scratch::<T>([n, t, o], i, par),
-        ];
-        StackReq::all_of(&temporaries).and(StackReq::any_of(&products))
+        let x = self.factors.datapoints(l, Side::Inputs, seen.inputs).ok();
+        let e = seen.errors.and_then(|e| self.factors.datapoints(l, Side::Outputs, e).ok());
+        match (x, e) {
+            (Some(x), Some(e)) => self.moments[l].scratch(self.factors.layer(l), x, e, par),
+            _ => StackReq::empty(),
+        }
     }
 }
 
@@ -94,13 +79,17 @@ impl<T: Element> Preconditioner<T> for EkfacFactors<T> {
     type State = Factors<T>;
     const NAME: &'static str = "ekfac";
 
-    fn new(layers: &[Layer], options: &EkfacOptions) -> Result<Self, Error> {
+    fn new(layers: &[Layer], options: &EkfacOptions, par: Par) -> Result<Self, Error> {
         check_factors::<T>(options.damping, options.factor_decay)?;
-        let moments =
-            |(l, layer): (usize, &Layer)| Extra::new(format!("layer.{l}.moments"), &layer.weight_shape(), T::zero());
-        let factors = Factors::new(layers, options.factor_decay, Centring::Raw, Kind::Eigenbasis, true)
-            .with_extras(layers.iter().enumerate().map(moments).collect());
-        Ok(EkfacFactors { factors, options: *options })
+        let setting =
+            Setting { decay: options.factor_decay, centring: Centring::Raw, kind: Kind::Eigenbasis, with_errors: true };
+        let (mut extras, mut moments) = (Vec::new(), Vec::new());
+        for (l, layer) in layers.iter().enumerate() {
+            extras.push(Extra::new(format!("layer.{l}.moments"), &layer.weight_shape(), T::zero()));
+            moments.push(Moments::new(layer).map_err(|error| Error::from(error).in_layer(l))?);
+        }
+        let factors = Factors::new(layers, setting, par)?.with_extras(extras);
+        Ok(EkfacFactors { factors, moments, options: *options })
     }
 
     fn settings(options: &EkfacOptions) -> (Schedule, StepOptions) {
@@ -136,12 +125,17 @@ impl<T: Element> Preconditioner<T> for EkfacFactors<T> {
     }
 
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        self.factors.prepare_eigenbases(par, stack)?;
-        let Factors { inputs, errors, extras, .. } = &mut self.factors;
-        for ((input, error), moments) in inputs.iter().zip(errors).zip(extras) {
-            let (a, b) = (&input.prepared_values, &error.prepared_values);
-            for (row, &b) in moments.prepared.chunks_exact_mut(a.len()).zip(b) {
-                row.iter_mut().zip(a).for_each(|(moment, &a)| *moment = b * a);
+        let c = self.factors.finite_correction()?;
+        self.factors.blocks.prepare_eigenbases(c, par, stack)?;
+        for l in 0..self.moments.len() {
+            let blocks = self.factors.blocks(l);
+            let Parts { layer, factors, extras, .. } = self.factors.parts(l);
+            let parts = extras[l].prepared.chunks_exact_mut(layer.factor_error() * layer.factor_input());
+            for (moments, block) in parts.zip(blocks) {
+                let [a, b] = [Factor::Input, Factor::Error].map(|side| factors.prepared_values(side, block));
+                for (row, &b) in moments.chunks_exact_mut(a.len()).zip(b) {
+                    row.iter_mut().zip(a).for_each(|(moment, &a)| *moment = b * a);
+                }
             }
         }
         Ok(())
@@ -149,20 +143,23 @@ impl<T: Element> Preconditioner<T> for EkfacFactors<T> {
 
     fn precondition(
         &self,
-        layer: usize,
+        block: usize,
         out: MatMut<'_, T>,
         blend: Blend<T>,
         gradient: Gradient<'_, T>,
         par: Par,
         stack: &mut MemStack,
     ) -> Result<(), Error> {
-        let vectors = [self.factors.inputs[layer].used(), self.factors.errors[layer].used()];
-        let moments = matrix(&self.factors.extras[layer].used, self.factors.layer(layer).weight_shape());
+        let factors = &self.factors.blocks;
+        let vectors = [Factor::Input, Factor::Error].map(|side| factors.used(side, block));
+        let (layer, [o, i]) = (factors.layer(block), self.factors.block_shape(block));
+        let first = (block - self.factors.blocks(layer).start) * o * i;
+        let moments = matrix(&self.factors.extras[layer].used[first..first + o * i], [o, i]);
         let damping = T::from_f64(self.options.damping);
         eigen_step(out, blend, gradient, vectors, Denominators::Moments(moments), damping, par, stack)
     }
 
-    fn precondition_scratch(&self, layer: usize, rows: Option<usize>, par: Par) -> StackReq {
-        eigen_step_scratch::<T>(self.factors.layer(layer).weight_shape(), rows, par)
+    fn precondition_scratch(&self, block: usize, rows: Option<usize>, par: Par) -> StackReq {
+        eigen_step_scratch::<T>(self.factors.block_shape(block), rows, par)
     }
 }

@@ -1,84 +1,14 @@
 //! Running factors of all layers, and what is made of them at a refresh.
 
-use super::activations::{Activations, Observation, batch};
+use super::activations::{Activations, Datapoints, Observation};
+use super::blocks::{Blocks, Kind, Side};
 use super::preconditioner::{Entry, State};
-use crate::covariance::{Centring, FactorOptions, factor_scratch};
-use crate::eigen::{check_finite_lower, self_adjoint_eigen, self_adjoint_eigen_scratch};
-use crate::error::check_shape;
-use crate::inverse::{damped_inverse, damped_inverse_scratch};
+use crate::convolution::{FactorPlan, Side as Images};
+use crate::covariance::{Centring, FactorOptions};
+use crate::error::{check_parameter, check_shape};
 use crate::layer::Layer;
-use crate::{Bias, Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle, damping};
-use core::mem::MaybeUninit;
-
-/// What a refresh makes of a factor.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Kind {
-    Inverse,
-    Eigenbasis,
-}
-
-/// One running factor. What is in use and what is prepared are two buffers, exchanged when a refresh has succeeded everywhere.
-pub(super) struct Factor<T> {
-    layer: usize,
-    size: usize,
-    running: Vec<T>,
-    backup: Vec<T>,
-    pub(super) used: Vec<T>,
-    prepared: Vec<T>,
-    /// Eigenvalues; empty for inverses.
-    pub(super) values: Vec<T>,
-    pub(super) prepared_values: Vec<T>,
-}
-
-impl<T: Element> Factor<T> {
-    fn new(layer: usize, size: usize, kind: Kind) -> Self {
-        let square = || vec![T::zero(); size * size];
-        let line = || vec![T::zero(); if kind == Kind::Eigenbasis { size } else { 0 }];
-        let (running, backup, used, prepared) = (square(), square(), square(), square());
-        Factor { layer, size, running, backup, used, prepared, values: line(), prepared_values: line() }
-    }
-
-    /// What is in use: an inverse or eigenvectors.
-    pub(super) fn used(&self) -> MatRef<'_, T> {
-        square(&self.used, self.size)
-    }
-
-    pub(super) fn running(&self) -> MatRef<'_, T> {
-        square(&self.running, self.size)
-    }
-
-    /// The mean of the eigenvalues, `tr A / n`, corrected by `c`.
-    pub(super) fn mean(&self, c: T) -> T {
-        c * damping::trace(self.running()) / T::from_f64(self.size as f64)
-    }
-
-    pub(super) fn prepare_inverse(&mut self, c: T, damping: T, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        let (n, running) = (self.size, &self.running);
-        let out = MatMut::new(&mut self.prepared, [n, n])?;
-        damped_inverse(out, square(running, n), c, damping, Triangle::Full, par, stack)
-            .map_err(|error| error.in_layer(self.layer))
-    }
-
-    /// Eigenvalues below zero are rounding errors of a positive semidefinite matrix: they are set to zero.
-    pub(super) fn prepare_eigenbasis(&mut self, c: T, stack: &mut MemStack) -> Result<(), Error> {
-        let (n, running) = (self.size, &self.running);
-        let out = MatMut::new(&mut self.prepared, [n, n])?;
-        self_adjoint_eigen(&mut self.prepared_values, out, square(running, n), c, stack)
-            .map_err(|error| error.in_layer(self.layer))?;
-        self.prepared_values.iter_mut().for_each(|v| *v = v.max(T::zero()));
-        Ok(())
-    }
-}
-
-/// A square in a buffer that was made for it.
-pub(super) fn square<T>(values: &[T], size: usize) -> MatRef<'_, T> {
-    matrix(values, [size, size])
-}
-
-/// A matrix in a buffer that was made for it.
-pub(super) fn matrix<T>(values: &[T], shape: [usize; 2]) -> MatRef<'_, T> {
-    MatRef::new(values, shape).unwrap_or_else(|error| unreachable!("a buffer of the right size: {error}"))
-}
+use crate::{Bias, Element, Error, MatRef, MemStack, Par, StackReq, Triangle};
+use core::ops::Range;
 
 /// Numbers beside the factors that a refresh replaces: gains, moments.
 pub(super) struct Extra<T> {
@@ -99,27 +29,38 @@ impl<T: Element> Extra<T> {
 /// The factors of all layers.
 pub struct Factors<T> {
     layers: Vec<Layer>,
+    /// How the input factor of each convolution is computed, decided once.
+    plans: Vec<Option<FactorPlan>>,
     decay: f64,
     centring: Centring,
-    kind: Kind,
-    pub(super) inputs: Vec<Factor<T>>,
-    /// Empty where no error factor is held.
-    pub(super) errors: Vec<Factor<T>>,
+    /// The error factors are there only where they are used.
+    pub(super) blocks: Blocks<T>,
     pub(super) extras: Vec<Extra<T>>,
     count: u64,
     backup_count: u64,
     ready: bool,
 }
 
+/// What the factors of an optimiser are.
+pub(super) struct Setting {
+    pub(super) decay: f64,
+    pub(super) centring: Centring,
+    pub(super) kind: Kind,
+    pub(super) with_errors: bool,
+}
+
 impl<T: Element> Factors<T> {
-    pub(super) fn new(layers: &[Layer], decay: f64, centring: Centring, kind: Kind, with_errors: bool) -> Self {
-        let each = |layers: &[Layer], size: fn(&Layer) -> usize| {
-            layers.iter().enumerate().map(|(l, layer)| Factor::new(l, size(layer), kind)).collect()
-        };
-        let inputs = each(layers, Layer::factor_input);
-        let errors = each(if with_errors { layers } else { &[] }, Layer::outputs);
-        let (layers, extras) = (layers.to_vec(), Vec::new());
-        Factors { layers, decay, centring, kind, inputs, errors, extras, count: 0, backup_count: 0, ready: false }
+    pub(super) fn new(layers: &[Layer], setting: Setting, par: Par) -> Result<Self, Error> {
+        let Setting { decay, centring, kind, with_errors } = setting;
+        for (l, layer) in layers.iter().enumerate() {
+            let good = layer.convolution().is_none() || centring == Centring::Raw;
+            check_parameter("centring", 1.0, good, "Centring::Raw: patches of convolutions are not centred")
+                .map_err(|error| error.in_layer(l))?;
+        }
+        let plan = |layer: &Layer| layer.convolution().map(|conv| FactorPlan::new::<T>(&conv.volumes(), par));
+        let plans = layers.iter().map(plan).collect();
+        let (blocks, layers, extras) = (Blocks::new(layers, kind, with_errors), layers.to_vec(), Vec::new());
+        Ok(Factors { layers, plans, decay, centring, blocks, extras, count: 0, backup_count: 0, ready: false })
     }
 
     pub(super) fn with_extras(self, extras: Vec<Extra<T>>) -> Self {
@@ -137,40 +78,17 @@ impl<T: Element> Factors<T> {
     pub(super) fn finite_correction(&self) -> Result<T, Error> {
         let needed_for = "a refresh needs at least one mini-batch";
         let c = self.correction().ok_or(Error::Missing { what: "observations", needed_for })?;
-        for (argument, factors) in [("input factor", &self.inputs), ("error factor", &self.errors)] {
-            for factor in factors {
-                check_finite_lower(argument, factor.running(), c).map_err(|error| error.in_layer(factor.layer))?;
-            }
-        }
+        self.blocks.check_finite(c)?;
         Ok(c)
     }
 
-    fn options(&self, layer: &Layer, bias: Bias) -> FactorOptions {
-        let (sharing, centring) = (layer.sharing(), self.centring);
-        FactorOptions { sharing, bias, centring, triangle: Triangle::Lower, decay: self.decay, ..Default::default() }
-    }
-
-    fn each(&mut self) -> impl Iterator<Item = &mut Factor<T>> {
-        self.inputs.iter_mut().chain(&mut self.errors)
-    }
-
-    /// Eigenbases of all factors, several at a time on `par`'s threads, each on one: a basis does not depend on their number.
-    pub(super) fn prepare_eigenbases(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        let c = self.finite_correction()?;
-        let bytes = self.scratch_of_one(par).unaligned_bytes_required();
-        let degree = par.degree();
-        let (memory, _) = stack.make_uninit::<u8>(bytes * degree);
-        decompose(&mut self.inputs, &mut self.errors, c, degree, memory)
-    }
-
-    /// Scratch of what a refresh makes of the largest factor.
-    fn scratch_of_one(&self, par: Par) -> StackReq {
-        self.inputs.iter().chain(&self.errors).fold(StackReq::empty(), |req, factor| {
-            req.or(match self.kind {
-                Kind::Inverse => damped_inverse_scratch::<T>(factor.size, par),
-                Kind::Eigenbasis => self_adjoint_eigen_scratch::<T>(factor.size),
-            })
-        })
+    fn options(&self, layer: &Layer, side: Images) -> FactorOptions {
+        let (bias, centring) = match side {
+            Images::Inputs => (layer.bias(), self.centring),
+            Images::Outputs => (Bias::Without, Centring::Raw),
+        };
+        let (sharing, triangle) = (layer.sharing(), Triangle::Lower);
+        FactorOptions { sharing, bias, centring, triangle, decay: self.decay, ..Default::default() }
     }
 
     pub(super) fn layer(&self, layer: usize) -> &Layer {
@@ -181,48 +99,72 @@ impl<T: Element> Factors<T> {
     pub(super) fn decay(&self) -> T {
         T::from_f64(self.decay)
     }
+
+    /// `[o, i]` of a block of weights.
+    pub(super) fn block_shape(&self, block: usize) -> [usize; 2] {
+        let layer = &self.layers[self.blocks.layer(block)];
+        [layer.factor_error(), layer.factor_input()]
+    }
+
+    /// Inputs or errors of layer `l`, if they are whole datapoints of it.
+    pub(super) fn datapoints<'a>(
+        &self,
+        l: usize,
+        side: Images,
+        seen: Activations<'a, T>,
+    ) -> Result<Datapoints<'a, '_, T>, Error> {
+        datapoints(&self.layers[l], self.plans[l].as_ref(), side, seen)
+    }
+
+    pub(super) fn parts(&mut self, l: usize) -> Parts<'_, T> {
+        let Factors { layers, plans, blocks, extras, .. } = self;
+        Parts { layer: &layers[l], plan: plans[l].as_ref(), factors: blocks, extras }
+    }
+
+    /// Whether a layer's part of a mini-batch can be observed.
+    fn check_layer(&self, l: usize, seen: &Observation<'_, T>) -> Result<(), Error> {
+        let x = self.datapoints(l, Images::Inputs, seen.inputs)?;
+        seen.inputs.check_finite("inputs")?;
+        if !self.blocks.has_errors() {
+            return Ok(());
+        }
+        let needed_for = "the error factor needs the errors of sampled or given labels";
+        let errors = seen.errors.ok_or(Error::Missing { what: "errors", needed_for })?;
+        let e = self.datapoints(l, Images::Outputs, errors)?;
+        let n = x.count();
+        let labels = (e.count() / n).max(1);
+        errors.check_count("errors", labels * n, &e)?;
+        errors.check_finite("errors")
+    }
 }
 
-/// Rows, cubed and summed, below which all decompositions run on the calling thread: about 2 ms.
-const PARALLEL_CUBES: usize = 1 << 21;
+/// The parts of [`Factors`] that moments are observed with.
+pub(super) struct Parts<'f, T> {
+    pub(super) layer: &'f Layer,
+    pub(super) plan: Option<&'f FactorPlan>,
+    pub(super) factors: &'f Blocks<T>,
+    pub(super) extras: &'f mut [Extra<T>],
+}
 
-/// Decomposes on `degree` threads, each with its share of the memory and of the cubes of the sizes.
-fn decompose<T: Element>(
-    inputs: &mut [Factor<T>],
-    errors: &mut [Factor<T>],
-    c: T,
-    degree: usize,
-    memory: &mut [MaybeUninit<u8>],
-) -> Result<(), Error> {
-    let (count, split) = (inputs.len() + errors.len(), inputs.len());
-    let cubes = |factor: &Factor<T>| factor.size.saturating_pow(3);
-    let total = inputs.iter().chain(&*errors).map(cubes).fold(0, usize::saturating_add);
-    if degree == 1 || count < 2 || total < PARALLEL_CUBES {
-        let mut factors = inputs.iter_mut().chain(errors);
-        return factors.try_for_each(|factor| factor.prepare_eigenbasis(c, MemStack::new(memory)));
-    }
-    // The first factors, until they have their part of the work.
-    let half = degree / 2;
-    let mut seen = 0usize;
-    let before = inputs.iter().chain(&*errors).take_while(|factor| {
-        let middle = seen + cubes(factor) / 2;
-        seen += cubes(factor);
-        middle <= total / degree * half
-    });
-    let cut = before.count().clamp(1, count - 1);
-    let ((first_in, last_in), (first_err, last_err)) =
-        (inputs.split_at_mut(cut.min(split)), errors.split_at_mut(cut.saturating_sub(split)));
-    let (first, last) = memory.split_at_mut(memory.len() / degree * half);
-    let (a, b) = rayon::join(
-        || decompose(first_in, first_err, c, half, first),
-        || decompose(last_in, last_err, c, degree - half, last),
-    );
-    a.and(b)
+/// Inputs or errors of a layer, if they are whole datapoints of it.
+pub(super) fn datapoints<'a, 'p, T: Element>(
+    layer: &Layer,
+    plan: Option<&'p FactorPlan>,
+    side: Images,
+    seen: Activations<'a, T>,
+) -> Result<Datapoints<'a, 'p, T>, Error> {
+    let argument = if side == Images::Inputs { "inputs" } else { "errors" };
+    seen.datapoints(argument, side, layer, plan)
 }
 
 impl<T: Element> State<T> for Factors<T> {
     fn layers(&self) -> &[Layer] {
         &self.layers
+    }
+
+    fn blocks(&self, layer: usize) -> Range<usize> {
+        let first = self.layers[..layer].iter().map(Layer::groups).sum();
+        first..first + self.layers[layer].groups()
     }
 
     fn is_ready(&self) -> bool {
@@ -231,8 +173,8 @@ impl<T: Element> State<T> for Factors<T> {
 
     fn check(&self, observations: &[Observation<'_, T>]) -> Result<(), Error> {
         check_shape("observations", &[self.layers.len()], &[observations.len()])?;
-        for (l, (layer, observation)) in self.layers.iter().zip(observations).enumerate() {
-            check_layer(layer, observation, !self.errors.is_empty()).map_err(|error| error.in_layer(l))?;
+        for (l, observation) in observations.iter().enumerate() {
+            self.check_layer(l, observation).map_err(|error| error.in_layer(l))?;
         }
         Ok(())
     }
@@ -240,19 +182,20 @@ impl<T: Element> State<T> for Factors<T> {
     fn observe(&mut self, observations: &[Observation<'_, T>], par: Par, stack: &mut MemStack) -> Result<(), Error> {
         self.check(observations)?;
         for (l, observation) in observations.iter().enumerate() {
-            let layer = self.layers[l];
-            let t = layer.positions();
-            let options = self.options(&layer, layer.bias());
-            let out = MatMut::new(&mut self.inputs[l].running, [layer.factor_input(); 2])?;
-            let x = observation.inputs.datapoints("inputs", t, layer.inputs())?;
-            batch(&x).input_factor(out, &options, par, stack)?;
-            if let (Some(e), false) = (observation.errors, self.errors.is_empty()) {
-                let e = e.datapoints("errors", t, layer.outputs())?;
-                let rows_per_datapoint = e.shape()[0] / x.shape()[0];
-                let centring = Centring::Raw;
-                let options = FactorOptions { rows_per_datapoint, centring, ..self.options(&layer, Bias::Without) };
-                let out = MatMut::new(&mut self.errors[l].running, [layer.outputs(); 2])?;
-                batch(&e).error_factor(out, &options, par, stack)?;
+            let (layer, blocks) = (self.layers[l], self.blocks(l));
+            let [inputs, errors] = [Images::Inputs, Images::Outputs].map(|side| self.options(&layer, side));
+            let Factors { plans, blocks: factors, .. } = self;
+            let plan = plans[l].as_ref();
+            let x = datapoints(&layer, plan, Images::Inputs, observation.inputs)?;
+            let (groups, size) = (layer.groups(), layer.factor_input());
+            let out = factors.running_mut(Side::Input, blocks.clone());
+            x.input_factor(out, [groups, size, size], &inputs, par, stack)?;
+            if let (Some(e), true) = (observation.errors, factors.has_errors()) {
+                let e = datapoints(&layer, plan, Images::Outputs, e)?;
+                let options = FactorOptions { rows_per_datapoint: e.count() / x.count(), ..errors };
+                let size = layer.factor_error();
+                let out = factors.running_mut(Side::Error, blocks);
+                e.error_factor(out, [groups, size, size], &options, par, stack)?;
             }
         }
         self.count += 1;
@@ -260,67 +203,51 @@ impl<T: Element> State<T> for Factors<T> {
     }
 
     fn observe_scratch(&self, observations: &[Observation<'_, T>], par: Par) -> StackReq {
-        self.layers.iter().zip(observations).fold(StackReq::empty(), |req, (layer, seen)| {
-            let side = |x: Option<Activations<'_, T>>, d: usize, bias: Bias| {
-                let view = x.and_then(|x| x.datapoints("", layer.positions(), d).ok());
-                view.map_or(StackReq::empty(), |x| factor_scratch::<T>(x.shape(), &self.options(layer, bias), par))
+        self.layers.iter().zip(observations).enumerate().fold(StackReq::empty(), |req, (l, (layer, seen))| {
+            let side = |seen: Option<Activations<'_, T>>, side: Images| {
+                let datapoints = seen.and_then(|seen| self.datapoints(l, side, seen).ok());
+                datapoints.map_or(StackReq::empty(), |x| x.factor_scratch(side, &self.options(layer, side), par))
             };
-            let inputs = side(Some(seen.inputs), layer.inputs(), layer.bias());
-            req.or(inputs).or(side(seen.errors, layer.outputs(), Bias::Without))
+            req.or(side(Some(seen.inputs), Images::Inputs)).or(side(seen.errors, Images::Outputs))
         })
     }
 
     fn backup(&mut self) {
         self.backup_count = self.count;
-        self.each().for_each(|factor| factor.backup.copy_from_slice(&factor.running));
+        self.blocks.backup();
         self.extras.iter_mut().for_each(|extra| extra.backup.copy_from_slice(&extra.used));
     }
 
     fn restore(&mut self) {
         self.count = self.backup_count;
-        self.each().for_each(|factor| factor.running.copy_from_slice(&factor.backup));
+        self.blocks.restore();
         self.extras.iter_mut().for_each(|extra| extra.used.copy_from_slice(&extra.backup));
     }
 
     fn prepare_scratch(&self, par: Par) -> StackReq {
-        let one = self.scratch_of_one(par);
-        match self.kind {
-            Kind::Inverse => one,
-            Kind::Eigenbasis => StackReq::new::<u8>(one.unaligned_bytes_required() * par.degree()),
-        }
+        self.blocks.prepare_scratch(par)
     }
 
     fn commit(&mut self) {
         self.ready = true;
-        for factor in self.each() {
-            core::mem::swap(&mut factor.used, &mut factor.prepared);
-            core::mem::swap(&mut factor.values, &mut factor.prepared_values);
-        }
+        self.blocks.commit();
         self.extras.iter_mut().for_each(|extra| core::mem::swap(&mut extra.used, &mut extra.prepared));
     }
 
-    fn input_factor(&self, layer: usize) -> (MatRef<'_, T>, T) {
-        (self.inputs[layer].running(), self.correction().unwrap_or(T::one()))
+    fn input_factor(&self, block: usize) -> (MatRef<'_, T>, T) {
+        (self.blocks.running(Side::Input, block), self.correction().unwrap_or(T::one()))
     }
 
     fn entries(&self) -> Vec<Entry<'_, T>> {
-        let mut entries = Vec::new();
-        for (side, factors) in [("input", &self.inputs), ("error", &self.errors)] {
-            for (l, factor) in factors.iter().enumerate() {
-                let n = factor.size;
-                entries.push((format!("layer.{l}.{side}.running"), vec![n, n], &factor.running[..]));
-                entries.push((format!("layer.{l}.{side}.used"), vec![n, n], &factor.used[..]));
-                entries.push((format!("layer.{l}.{side}.values"), vec![factor.values.len()], &factor.values[..]));
-            }
-        }
+        let mut entries = self.blocks.entries();
         entries.extend(self.extras.iter().map(|e| (e.name.clone(), e.shape.clone(), &e.used[..])));
         entries
     }
 
     fn entries_mut(&mut self) -> Vec<&mut [T]> {
-        let factors = self.inputs.iter_mut().chain(&mut self.errors);
-        let factors = factors.flat_map(|f| [&mut f.running[..], &mut f.used[..], &mut f.values[..]]);
-        factors.chain(self.extras.iter_mut().map(|e| &mut e.used[..])).collect()
+        let mut entries = self.blocks.entries_mut();
+        entries.extend(self.extras.iter_mut().map(|e| &mut e.used[..]));
+        entries
     }
 
     fn counters(&self) -> [u64; 2] {
@@ -330,20 +257,4 @@ impl<T: Element> State<T> for Factors<T> {
     fn set_counters(&mut self, [count, ready]: [u64; 2]) {
         (self.count, self.ready) = (count, ready == 1);
     }
-}
-
-fn check_layer<T: Element>(layer: &Layer, seen: &Observation<'_, T>, with_errors: bool) -> Result<(), Error> {
-    let t = layer.positions();
-    let x = seen.inputs.datapoints("inputs", t, layer.inputs())?;
-    seen.inputs.check_finite("inputs", &x)?;
-    if !with_errors {
-        return Ok(());
-    }
-    let needed_for = "the error factor needs the errors of sampled or given labels";
-    let errors = seen.errors.ok_or(Error::Missing { what: "errors", needed_for })?;
-    let e = errors.datapoints("errors", t, layer.outputs())?;
-    let n = x.shape()[0];
-    let labels = (e.shape()[0] / n).max(1);
-    errors.check_count("errors", labels * n, &e)?;
-    errors.check_finite("errors", &e)
 }

@@ -1,6 +1,7 @@
 //! FOOF: gradient descent on neurons, preconditioned with the input factor alone.
 
-use super::factors::{Extra, Factors, Kind};
+use super::blocks::{Kind, Side};
+use super::factors::{Extra, Factors, Setting};
 use super::options::{Schedule, StepOptions, check_factors};
 use super::preconditioner::Preconditioner;
 use crate::covariance::Centring;
@@ -28,7 +29,7 @@ pub enum FoofScale {
     Own,
     /// By `lambda_A / lambda = 1 / lambda_B` (Fig. 3).
     LambdaA,
-    /// To the norm of K-FAC's update, in each layer (Fig. 4C).
+    /// To the norm of K-FAC's update, in each layer, or group of a convolution (Fig. 4C).
     KfacNorm,
 }
 
@@ -43,7 +44,7 @@ pub struct FoofOptions {
     pub scale: FoofScale,
     /// `m`, in `[0, 1)`.
     pub factor_decay: f64,
-    /// Whether inputs are centred (natural neural networks).
+    /// Whether inputs are centred (natural neural networks); those of convolutions cannot be.
     pub centring: Centring,
     /// When factors are observed and refreshed.
     pub schedule: Schedule,
@@ -77,15 +78,16 @@ impl<T: Element> Preconditioner<T> for FoofFactors<T> {
     type State = Factors<T>;
     const NAME: &'static str = "foof";
 
-    fn new(layers: &[Layer], options: &FoofOptions) -> Result<Self, Error> {
+    fn new(layers: &[Layer], options: &FoofOptions, par: Par) -> Result<Self, Error> {
         check_factors::<T>(options.damping, options.factor_decay)?;
         if options.scale != FoofScale::Own && options.damping_rule == FoofDamping::Fixed {
             return Err(Error::Missing { what: "FoofDamping::KfacLambdaA", needed_for: "scaling updates to K-FAC's" });
         }
         let with_errors = options.damping_rule == FoofDamping::KfacLambdaA;
-        let factors = Factors::new(layers, options.factor_decay, options.centring, Kind::Inverse, with_errors)
-            .with_extras(vec![Extra::new("gains".into(), &[layers.len()], T::one())]);
-        Ok(FoofFactors { factors, options: *options })
+        let FoofOptions { factor_decay: decay, centring, .. } = *options;
+        let factors = Factors::new(layers, Setting { decay, centring, kind: Kind::Inverse, with_errors }, par)?;
+        let gains = Extra::new("gains".into(), &[factors.blocks.count()], T::one());
+        Ok(FoofFactors { factors: factors.with_extras(vec![gains]), options: *options })
     }
 
     fn settings(options: &FoofOptions) -> (Schedule, StepOptions) {
@@ -114,18 +116,18 @@ impl<T: Element> Preconditioner<T> for FoofFactors<T> {
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
         let c = self.factors.finite_correction()?;
         let damping = T::from_f64(self.options.damping);
-        let Factors { inputs, errors, extras, .. } = &mut self.factors;
-        for (l, input) in inputs.iter_mut().enumerate() {
+        let Factors { blocks: factors, extras, .. } = &mut self.factors;
+        for block in 0..factors.count() {
             let mut dampings = (damping, damping);
             if self.options.damping_rule == FoofDamping::KfacLambdaA {
-                let (a, b) = (input.mean(c), errors[l].mean(c));
-                dampings = damping::heuristic(a, b, damping).map_err(|error| error.in_layer(l))?;
+                let [a, b] = [Side::Input, Side::Error].map(|side| factors.mean(side, block, c));
+                dampings = damping::heuristic(a, b, damping).map_err(|error| error.in_layer(factors.layer(block)))?;
             }
-            input.prepare_inverse(c, dampings.0, par, stack)?;
+            factors.prepare_inverse(Side::Input, block, c, dampings.0, par, stack)?;
             match self.options.scale {
                 FoofScale::Own => {}
-                FoofScale::LambdaA => extras[0].prepared[l] = dampings.0 / damping,
-                FoofScale::KfacNorm => errors[l].prepare_inverse(c, dampings.1, par, stack)?,
+                FoofScale::LambdaA => extras[0].prepared[block] = dampings.0 / damping,
+                FoofScale::KfacNorm => factors.prepare_inverse(Side::Error, block, c, dampings.1, par, stack)?,
             }
         }
         Ok(())
@@ -133,16 +135,16 @@ impl<T: Element> Preconditioner<T> for FoofFactors<T> {
 
     fn precondition(
         &self,
-        layer: usize,
+        block: usize,
         out: MatMut<'_, T>,
         blend: Blend<T>,
         gradient: Gradient<'_, T>,
         par: Par,
         stack: &mut MemStack,
     ) -> Result<(), Error> {
-        let input = Factor::Inverse(self.factors.inputs[layer].used());
+        let input = Factor::Inverse(self.factors.blocks.used(Side::Input, block));
         if self.options.scale != FoofScale::KfacNorm {
-            let blend = Blend { alpha: blend.alpha * self.factors.extras[0].used[layer], ..blend };
+            let blend = Blend { alpha: blend.alpha * self.factors.extras[0].used[block], ..blend };
             return foof_step(out, blend, gradient, input, par, stack);
         }
         let shape @ [o, i] = out.shape();
@@ -151,7 +153,7 @@ impl<T: Element> Preconditioner<T> for FoofFactors<T> {
         let (mut own, mut kfac) = (MatMut::new(&mut own, shape)?, MatMut::new(&mut kfac, shape)?);
         let one = Blend::set(T::one());
         foof_step(own.rb_mut(), one, gradient, input, par, stack)?;
-        product(kfac.rb_mut(), one, self.factors.errors[layer].used(), own.as_ref(), par, stack)?;
+        product(kfac.rb_mut(), one, self.factors.blocks.used(Side::Error, block), own.as_ref(), par, stack)?;
         let norm = |m: MatRef<'_, T>| dot(m, m).sqrt();
         let (from, to) = (norm(own.as_ref()), norm(kfac.as_ref()));
         let ratio = if from == T::zero() { T::zero() } else { to / from };
@@ -159,8 +161,8 @@ impl<T: Element> Preconditioner<T> for FoofFactors<T> {
         Ok(())
     }
 
-    fn precondition_scratch(&self, layer: usize, rows: Option<usize>, par: Par) -> StackReq {
-        let shape @ [o, i] = self.factors.layer(layer).weight_shape();
+    fn precondition_scratch(&self, block: usize, rows: Option<usize>, par: Par) -> StackReq {
+        let shape @ [o, i] = self.factors.block_shape(block);
         let step = step_scratch::<T>(shape, rows, par);
         if self.options.scale != FoofScale::KfacNorm {
             return step;

@@ -1,6 +1,7 @@
 //! K-FAC, with heuristic or exact damping.
 
-use super::factors::{Factors, Kind};
+use super::blocks::{Kind, Side};
+use super::factors::{Factors, Setting};
 use super::options::{Schedule, StepOptions, check_factors};
 use super::preconditioner::Preconditioner;
 use crate::covariance::Centring;
@@ -57,14 +58,14 @@ impl<T: Element> Preconditioner<T> for KfacFactors<T> {
     type State = Factors<T>;
     const NAME: &'static str = "kfac";
 
-    fn new(layers: &[Layer], options: &KfacOptions) -> Result<Self, Error> {
+    fn new(layers: &[Layer], options: &KfacOptions, par: Par) -> Result<Self, Error> {
         check_factors::<T>(options.damping, options.factor_decay)?;
         let kind = match options.damping_rule {
             KfacDamping::Heuristic => Kind::Inverse,
             KfacDamping::Exact => Kind::Eigenbasis,
         };
-        let factors = Factors::new(layers, options.factor_decay, Centring::Raw, kind, true);
-        Ok(KfacFactors { factors, options: *options })
+        let setting = Setting { decay: options.factor_decay, centring: Centring::Raw, kind, with_errors: true };
+        Ok(KfacFactors { factors: Factors::new(layers, setting, par)?, options: *options })
     }
 
     fn settings(options: &KfacOptions) -> (Schedule, StepOptions) {
@@ -89,44 +90,48 @@ impl<T: Element> Preconditioner<T> for KfacFactors<T> {
     }
 
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        if self.options.damping_rule == KfacDamping::Exact {
-            return self.factors.prepare_eigenbases(par, stack);
-        }
         let c = self.factors.finite_correction()?;
+        let factors = &mut self.factors.blocks;
+        if self.options.damping_rule == KfacDamping::Exact {
+            return factors.prepare_eigenbases(c, par, stack);
+        }
         let damping = T::from_f64(self.options.damping);
-        for (l, (input, error)) in self.factors.inputs.iter_mut().zip(&mut self.factors.errors).enumerate() {
+        for block in 0..factors.count() {
+            let [a, b] = [Side::Input, Side::Error].map(|side| factors.mean(side, block, c));
             let (lambda_a, lambda_b) =
-                damping::heuristic(input.mean(c), error.mean(c), damping).map_err(|error| error.in_layer(l))?;
-            input.prepare_inverse(c, lambda_a, par, stack)?;
-            error.prepare_inverse(c, lambda_b, par, stack)?;
+                damping::heuristic(a, b, damping).map_err(|error| error.in_layer(factors.layer(block)))?;
+            factors.prepare_inverse(Side::Input, block, c, lambda_a, par, stack)?;
+            factors.prepare_inverse(Side::Error, block, c, lambda_b, par, stack)?;
         }
         Ok(())
     }
 
     fn precondition(
         &self,
-        layer: usize,
+        block: usize,
         out: MatMut<'_, T>,
         blend: Blend<T>,
         gradient: Gradient<'_, T>,
         par: Par,
         stack: &mut MemStack,
     ) -> Result<(), Error> {
-        let (a, b) = (&self.factors.inputs[layer], &self.factors.errors[layer]);
+        let factors = &self.factors.blocks;
+        let [a, b] = [Side::Input, Side::Error].map(|side| factors.used(side, block));
         match self.options.damping_rule {
             KfacDamping::Heuristic => {
-                kfac_step(out, blend, gradient, Factor::Inverse(a.used()), Factor::Inverse(b.used()), par, stack)
+                kfac_step(out, blend, gradient, Factor::Inverse(a), Factor::Inverse(b), par, stack)
             }
             KfacDamping::Exact => {
-                let denominators = Denominators::Products(&b.values, &a.values);
+                let [values_a, values_b] = [Side::Input, Side::Error].map(|side| factors.values(side, block));
+                let denominators = Denominators::Products(values_b, values_a);
                 let damping = T::from_f64(self.options.damping);
-                eigen_step(out, blend, gradient, [a.used(), b.used()], denominators, damping, par, stack)
+                eigen_step(out, blend, gradient, [a, b], denominators, damping, par, stack)
             }
         }
     }
 
-    fn precondition_scratch(&self, layer: usize, rows: Option<usize>, par: Par) -> StackReq {
-        let shape = self.factors.layer(layer).weight_shape();
+    fn precondition_scratch(&self, block: usize, rows: Option<usize>, par: Par) -> StackReq {
+        let shape = self.factors.block_shape(block);
         match self.options.damping_rule {
             KfacDamping::Heuristic => step_scratch::<T>(shape, rows, par),
             KfacDamping::Exact => eigen_step_scratch::<T>(shape, rows, par),

@@ -10,11 +10,13 @@
 //! An error leaves weights and state as they were.
 
 mod activations;
+mod blocks;
 mod compare;
 mod ekfac;
 mod factors;
 mod foof;
 mod kfac;
+mod moments;
 mod optimizer;
 mod options;
 mod preconditioner;

@@ -1,6 +1,7 @@
 //! The optimiser around a preconditioner.
 
 use super::activations::Observation;
+use super::compare::blocks_cosine;
 use super::options::{Order, Schedule, StepOptions};
 use super::preconditioner::{Preconditioner, State};
 use crate::dense::blend_into;
@@ -42,22 +43,24 @@ impl Memory {
 }
 
 impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
-    /// An optimiser of weights `[o, i]` (with bias `[o, i+1]`) for each layer.
+    /// An optimiser of weights `[o, i]` (with bias `[o, i+1]`) for each layer. What convolutions compute is decided here, for `par`'s
+    /// instruction set.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for options outside their range: damping that is not positive and finite, `m` outside `[0, 1)`, ..
+    /// [`Error::Parameter`] for options outside their range: damping that is not positive and finite, `m` outside `[0, 1)`, ..; centring of
+    /// a convolution, with the layer.
     pub fn new(layers: &[Layer], options: P::Options, par: Par) -> Result<Self, Error> {
         let (schedule, step) = P::settings(&options);
         schedule.check()?;
         step.check()?;
-        let preconditioner = P::new(layers, &options)?;
+        let preconditioner = P::new(layers, &options, par)?;
         let buffers = |wanted: bool| {
             let layers = if wanted { layers } else { &[] };
             layers.iter().map(|layer| vec![T::zero(); layer.weights()]).collect()
         };
         // For gradients as matrices; mini-batches add what they need.
         let size = (0..layers.len()).fold(preconditioner.state().prepare_scratch(par), |req, l| {
-            req.or(preconditioner.precondition_scratch(l, None, par))
+            req.or(precondition_scratch(&preconditioner, l, None, par))
         });
         let memory = Memory { buffer: MemBuffer::new(size), size };
         let (momentum, average) = (buffers(step.momentum > 0.0), buffers(step.polyak.is_some()));
@@ -136,9 +139,10 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         for (l, layer) in layers.iter().enumerate() {
             let shape = layer.weight_shape();
             check_shape("weights", &shape, &out[l].shape())
+                .and_then(|()| check_form(layer, gradients[l]))
                 .and_then(|()| with_constant(layer, gradients[l]).check(shape))
                 .map_err(|error| error.in_layer(l))?;
-            req = req.or(self.preconditioner.precondition_scratch(l, gradients[l].rows(), self.par));
+            req = req.or(precondition_scratch(&self.preconditioner, l, gradients[l].rows(), self.par));
         }
         Ok(req)
     }
@@ -153,14 +157,14 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
     /// `D`, the preconditioned gradients; changes no state.
     ///
     /// # Errors
-    /// [`Error::Shape`] with the layer, [`Error::Missing`] before the first refresh; outputs as they were.
+    /// [`Error::Shape`] with the layer, [`Error::Parameter`] for a low-rank gradient of a convolution, [`Error::Missing`] before the first
+    /// refresh; outputs as they were.
     pub fn precondition(&mut self, out: &mut [MatMut<'_, T>], gradients: &[Gradient<'_, T>]) -> Result<(), Error> {
         let req = self.check_gradients(out, gradients)?;
         self.check_ready()?;
         let stack = self.memory.stack(req);
         for (l, out) in out.iter_mut().enumerate() {
-            let gradient = with_constant(&self.preconditioner.state().layers()[l], gradients[l]);
-            self.preconditioner.precondition(l, out.rb_mut(), Blend::set(T::one()), gradient, self.par, stack)?;
+            precondition(&self.preconditioner, l, out.rb_mut(), Blend::set(T::one()), gradients[l], self.par, stack)?;
         }
         Ok(())
     }
@@ -226,14 +230,13 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         let stack = self.memory.stack(req);
         for (l, w) in weights.iter_mut().enumerate() {
             let layer = self.preconditioner.state().layers()[l];
-            let gradient = with_constant(&layer, gradients[l]);
             match self.momentum.get_mut(l) {
                 // Without momentum one product changes the weights.
-                None => self.preconditioner.precondition(l, w.rb_mut(), change, gradient, self.par, stack)?,
+                None => precondition(&self.preconditioner, l, w.rb_mut(), change, gradients[l], self.par, stack)?,
                 Some(v) => {
                     let mut v = MatMut::new(v, layer.weight_shape())?;
                     let blend = Blend { alpha: T::one(), beta: mu };
-                    self.preconditioner.precondition(l, v.rb_mut(), blend, gradient, self.par, stack)?;
+                    precondition(&self.preconditioner, l, v.rb_mut(), blend, gradients[l], self.par, stack)?;
                     blend_into(w.rb_mut(), change, v.as_ref(), self.par);
                 }
             }
@@ -246,7 +249,8 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         Ok(())
     }
 
-    /// The cosine between two updates of a layer in FOOF's metric, `<D, D'> = tr(D (c A + lambda I) D'^T)`, with the running input factor.
+    /// The cosine between two updates of a layer in FOOF's metric, `<D, D'> = tr(D (c A + lambda I) D'^T)`, with the running input factor; of
+    /// a convolution the sum over its groups, each with its own.
     ///
     /// # Errors
     /// As [`metric_cosine`](super::metric_cosine), and [`Error::Missing`] before anything was observed.
@@ -256,8 +260,51 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         if observed == 0 {
             return Err(Error::Missing { what: "observations", needed_for: "the metric is made of them" });
         }
-        let (factor, c) = self.preconditioner.state().input_factor(layer);
-        super::metric_cosine(a, b, factor, c, damping, self.par)
+        let state = self.preconditioner.state();
+        check_shape("a", &[state.layers()[layer].outputs(), a.cols()], &a.shape())?;
+        let blocks = state.blocks(layer).map(|block| state.input_factor(block));
+        blocks_cosine(a, b, blocks, damping, self.par)
+    }
+}
+
+/// `out <- beta out + alpha D` of a layer, block of rows by block of rows.
+fn precondition<T: Element, P: Preconditioner<T>>(
+    preconditioner: &P,
+    l: usize,
+    mut out: MatMut<'_, T>,
+    blend: Blend<T>,
+    gradient: Gradient<'_, T>,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Error> {
+    let layer = &preconditioner.state().layers()[l];
+    let (gradient, rows) = (with_constant(layer, gradient), layer.factor_error());
+    for (group, block) in preconditioner.state().blocks(l).enumerate() {
+        let range = group * rows..(group + 1) * rows;
+        let (out, gradient) = (out.rb_mut().row_range(range.clone()), gradient.row_range(range));
+        preconditioner.precondition(block, out, blend, gradient, par, stack)?;
+    }
+    Ok(())
+}
+
+/// Scratch of [`precondition`]: the blocks of a layer have one shape.
+fn precondition_scratch<T: Element, P: Preconditioner<T>>(
+    preconditioner: &P,
+    l: usize,
+    rows: Option<usize>,
+    par: Par,
+) -> StackReq {
+    preconditioner.precondition_scratch(preconditioner.state().blocks(l).start, rows, par)
+}
+
+/// A convolution's gradient is a matrix: its low-rank form would be its unfolded inputs.
+fn check_form<T: Element>(layer: &Layer, gradient: Gradient<'_, T>) -> Result<(), Error> {
+    match (layer.convolution(), gradient.rows()) {
+        (Some(_), Some(rows)) => {
+            let expected = "none: the gradient of a convolution is a matrix";
+            check_parameter("gradient.rows", rows as f64, false, expected)
+        }
+        _ => Ok(()),
     }
 }
 

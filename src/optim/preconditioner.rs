@@ -5,6 +5,7 @@ use super::options::{Schedule, StepOptions};
 use crate::kronecker::Gradient;
 use crate::layer::Layer;
 use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq};
+use core::ops::Range;
 
 /// A numbered part of the saved state: name, shape, values.
 pub type Entry<'a, T> = (String, Vec<usize>, &'a [T]);
@@ -13,6 +14,10 @@ pub type Entry<'a, T> = (String, Vec<usize>, &'a [T]);
 pub trait State<T: Element> {
     /// The layers.
     fn layers(&self) -> &[Layer];
+
+    /// The blocks of rows of a layer's weights, numbered through all layers, that are preconditioned each by itself: the groups of a
+    /// convolution, or the layer.
+    fn blocks(&self, layer: usize) -> Range<usize>;
 
     /// Whether there is something to precondition with.
     fn is_ready(&self) -> bool;
@@ -44,8 +49,8 @@ pub trait State<T: Element> {
     /// Puts to use what was prepared.
     fn commit(&mut self);
 
-    /// The running, bias-corrected input factor of a layer, its lower triangle, and the factor `c` that corrects it.
-    fn input_factor(&self, layer: usize) -> (MatRef<'_, T>, T);
+    /// The running input factor of a block, its lower triangle, and the factor `c` that corrects it for its start at zero.
+    fn input_factor(&self, block: usize) -> (MatRef<'_, T>, T);
 
     /// The state's numbers.
     fn entries(&self) -> Vec<Entry<'_, T>>;
@@ -72,8 +77,8 @@ pub trait Preconditioner<T: Element>: Sized {
     /// Empty state.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for options outside their range.
-    fn new(layers: &[Layer], options: &Self::Options) -> Result<Self, Error>;
+    /// [`Error::Parameter`] for options outside their range, or that a layer does not allow.
+    fn new(layers: &[Layer], options: &Self::Options, par: Par) -> Result<Self, Error>;
 
     /// Schedule and step of the options.
     fn settings(options: &Self::Options) -> (Schedule, StepOptions);
@@ -107,13 +112,13 @@ pub trait Preconditioner<T: Element>: Sized {
     /// all but the first with the layer.
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error>;
 
-    /// `out <- beta out + alpha D`, `D` the preconditioned gradient of a layer.
+    /// `out <- beta out + alpha D`, `D` the preconditioned gradient of a block.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Scratch`], `out` as it was.
     fn precondition(
         &self,
-        layer: usize,
+        block: usize,
         out: MatMut<'_, T>,
         blend: Blend<T>,
         gradient: Gradient<'_, T>,
@@ -122,7 +127,7 @@ pub trait Preconditioner<T: Element>: Sized {
     ) -> Result<(), Error>;
 
     /// Scratch of [`precondition`](Preconditioner::precondition) for a low-rank gradient of `rows` rows, or a matrix.
-    fn precondition_scratch(&self, layer: usize, rows: Option<usize>, par: Par) -> StackReq;
+    fn precondition_scratch(&self, block: usize, rows: Option<usize>, par: Par) -> StackReq;
 
     /// The state's numbers.
     fn entries(&self) -> Vec<Entry<'_, T>> {

@@ -2,6 +2,8 @@
 
 use super::optimizer::Optimizer;
 use super::preconditioner::{Entry, Preconditioner, State};
+use crate::convolution::Axis;
+use crate::layer::Layer;
 use crate::{Element, Error};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::HashMap;
@@ -28,6 +30,28 @@ fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
     format!("{:016x}", parts.fold(0xcbf2_9ce4_8422_2325, |hash, part| part.iter().fold(hash, step)))
 }
 
+/// A layer's geometry in one line.
+fn described(layer: &Layer) -> String {
+    let (bias, sharing) = (layer.bias(), layer.sharing());
+    match layer.convolution() {
+        None => {
+            let (i, o, t) = (layer.inputs(), layer.outputs(), layer.positions());
+            format!("{i} to {o}, bias {bias:?}, positions {t}, sharing {sharing:?}")
+        }
+        Some(conv) => {
+            let (c, o, groups, order) = (conv.in_channels(), conv.out_channels(), conv.groups(), conv.order());
+            let axes: Vec<String> = conv.axes().iter().map(axis).collect();
+            let axes = axes.join("; ");
+            format!("{c} to {o} channels in {groups} groups, {axes}, {order:?}, bias {bias:?}, sharing {sharing:?}")
+        }
+    }
+}
+
+fn axis(axis: &Axis) -> String {
+    let Axis { size, kernel, stride, dilation, padding: [before, after] } = axis;
+    format!("{kernel} taps over {size}, stride {stride}, dilation {dilation}, padding {before} and {after}")
+}
+
 /// The value of `name` in lines `name = value`, or nothing.
 fn value<'a>(lines: &'a str, name: &str) -> &'a str {
     lines.lines().filter_map(|line| line.split_once(" = ")).find(|&(key, _)| key == name).map_or("", |(_, value)| value)
@@ -38,9 +62,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
     fn made_with(&self) -> Vec<(String, String)> {
         let mut made_with = vec![("format".into(), FORMAT.into()), ("method".into(), P::NAME.into())];
         for (l, layer) in self.layers().iter().enumerate() {
-            let (i, o, t) = (layer.inputs(), layer.outputs(), layer.positions());
-            let sizes = format!("{i} to {o}, bias {:?}, positions {t}, sharing {:?}", layer.bias(), layer.sharing());
-            made_with.push((format!("layer.{l}"), sizes));
+            made_with.push((format!("layer.{l}"), described(layer)));
         }
         made_with.extend(self.preconditioner.rules().into_iter().map(|(name, value)| (name.into(), value)));
         made_with

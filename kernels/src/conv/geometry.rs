@@ -302,6 +302,11 @@ impl Conv {
         [n, self.out_channels, z, y, x]
     }
 
+    /// The same over images of three spatial axes, `[N, C, Z, Y, X]`.
+    pub fn volumes(self) -> Conv {
+        Conv { rank: 3, ..self }
+    }
+
     /// The identity on this convolution's outputs, by group: one tap, no bias. Its patches are the pixels of the errors.
     pub fn outputs_only(&self) -> Conv {
         let axes = self.axes.map(|axis| Axis::new(axis.outputs(), 1));

@@ -21,7 +21,16 @@ impl<'a, I: Input, const R: usize> From<View<'a, I, R>> for AnyView<'a, I::Acc, 
     }
 }
 
-impl<T: Element, const R: usize> AnyView<'_, T, R> {
+impl<'a, T: Element, const R: usize> AnyView<'a, T, R> {
+    /// As [`View::as_images`].
+    pub fn as_images(self) -> Option<AnyView<'a, T, 5>> {
+        Some(match self {
+            AnyView::Full(view) => AnyView::Full(view.as_images()?),
+            AnyView::Bf16(view) => AnyView::Bf16(view.as_images()?),
+            AnyView::F16(view) => AnyView::F16(view.as_images()?),
+        })
+    }
+
     /// The sizes of the axes.
     pub fn shape(&self) -> [usize; R] {
         match self {

@@ -1,0 +1,316 @@
+//! The factors of all layers side by side: one for each block of weights that is preconditioned by itself.
+
+use super::preconditioner::Entry;
+use crate::eigen::{check_finite_lower, self_adjoint_eigen, self_adjoint_eigen_scratch};
+use crate::inverse::{damped_inverse, damped_inverse_scratch};
+use crate::layer::Layer;
+use crate::{Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle, damping};
+use core::mem::MaybeUninit;
+use core::ops::Range;
+
+/// What a refresh makes of a factor.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Kind {
+    Inverse,
+    Eigenbasis,
+}
+
+/// One factor, `[size, size]`, and where it lies among the others.
+struct Block {
+    layer: usize,
+    /// The group of a layer with several.
+    group: Option<usize>,
+    size: usize,
+    /// The first of its entries.
+    at: usize,
+    /// The first of its eigenvalues, in an eigenbasis.
+    line: usize,
+}
+
+impl Block {
+    fn entries(&self) -> Range<usize> {
+        self.at..self.at + self.size * self.size
+    }
+}
+
+/// Running factors of one side of all layers after the other's, in each the groups of a layer next to each other. What is in use and what is
+/// prepared are two buffers, exchanged when a refresh has succeeded everywhere.
+pub(super) struct Blocks<T> {
+    list: Vec<Block>,
+    /// Blocks of each side.
+    count: usize,
+    kind: Kind,
+    running: Vec<T>,
+    backup: Vec<T>,
+    used: Vec<T>,
+    prepared: Vec<T>,
+    /// Eigenvalues; empty for inverses.
+    values: Vec<T>,
+    prepared_values: Vec<T>,
+}
+
+/// A side of a layer.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Side {
+    Input,
+    Error,
+}
+
+impl<T: Element> Blocks<T> {
+    pub(super) fn new(layers: &[Layer], kind: Kind, with_errors: bool) -> Self {
+        let (mut list, mut at, mut line) = (Vec::new(), 0, 0);
+        let sides: &[fn(&Layer) -> usize] = &[Layer::factor_input, Layer::factor_error];
+        for size in &sides[..1 + usize::from(with_errors)] {
+            for (layer, of) in layers.iter().enumerate() {
+                for group in 0..of.groups() {
+                    let (size, group) = (size(of), (of.groups() > 1).then_some(group));
+                    list.push(Block { layer, group, size, at, line });
+                    at += size * size;
+                    line += size;
+                }
+            }
+        }
+        let count = layers.iter().map(Layer::groups).sum();
+        let square = || vec![T::zero(); at];
+        let values = || vec![T::zero(); if kind == Kind::Eigenbasis { line } else { 0 }];
+        let (running, backup, used, prepared) = (square(), square(), square(), square());
+        Blocks { list, count, kind, running, backup, used, prepared, values: values(), prepared_values: values() }
+    }
+
+    /// Blocks of one side.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are error factors.
+    pub(super) fn has_errors(&self) -> bool {
+        self.list.len() > self.count
+    }
+
+    /// The place of a block in the list.
+    fn place(&self, side: Side, block: usize) -> usize {
+        block + if side == Side::Error { self.count } else { 0 }
+    }
+
+    fn block(&self, side: Side, block: usize) -> &Block {
+        &self.list[self.place(side, block)]
+    }
+
+    /// The layer of a block.
+    pub(super) fn layer(&self, block: usize) -> usize {
+        self.list[block].layer
+    }
+
+    /// The running factors `[G, n, n]` of consecutive blocks, all of a layer.
+    pub(super) fn running_mut(&mut self, side: Side, blocks: Range<usize>) -> &mut [T] {
+        let blocks = self.place(side, blocks.start)..self.place(side, blocks.end);
+        match &self.list[blocks] {
+            [] => &mut [],
+            [first, .., last] => &mut self.running[first.at..last.entries().end],
+            [only] => &mut self.running[only.entries()],
+        }
+    }
+
+    /// The running factor.
+    pub(super) fn running(&self, side: Side, block: usize) -> MatRef<'_, T> {
+        let block = self.block(side, block);
+        square(&self.running[block.entries()], block.size)
+    }
+
+    /// What is in use: an inverse or eigenvectors.
+    pub(super) fn used(&self, side: Side, block: usize) -> MatRef<'_, T> {
+        let block = self.block(side, block);
+        square(&self.used[block.entries()], block.size)
+    }
+
+    /// The eigenvalues in use.
+    pub(super) fn values(&self, side: Side, block: usize) -> &[T] {
+        let block = self.block(side, block);
+        &self.values[block.line..block.line + block.size]
+    }
+
+    /// The eigenvalues that were prepared.
+    pub(super) fn prepared_values(&self, side: Side, block: usize) -> &[T] {
+        let block = self.block(side, block);
+        &self.prepared_values[block.line..block.line + block.size]
+    }
+
+    /// The mean of the eigenvalues, `tr A / n`, corrected by `c`.
+    pub(super) fn mean(&self, side: Side, block: usize, c: T) -> T {
+        let running = self.running(side, block);
+        c * damping::trace(running) / T::from_f64(running.rows() as f64)
+    }
+
+    /// The first factor of which `c A` is not finite is an error.
+    pub(super) fn check_finite(&self, c: T) -> Result<(), Error> {
+        for (number, block) in self.list.iter().enumerate() {
+            let argument = if number < self.count { "input factor" } else { "error factor" };
+            check_finite_lower(argument, square(&self.running[block.entries()], block.size), c)
+                .map_err(|error| error.in_layer(block.layer))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn prepare_inverse(
+        &mut self,
+        side: Side,
+        block: usize,
+        c: T,
+        damping: T,
+        par: Par,
+        stack: &mut MemStack,
+    ) -> Result<(), Error> {
+        let block = &self.list[self.place(side, block)];
+        let (n, running) = (block.size, &self.running[block.entries()]);
+        let out = MatMut::new(&mut self.prepared[block.entries()], [n, n])?;
+        damped_inverse(out, square(running, n), c, damping, Triangle::Full, par, stack)
+            .map_err(|error| error.in_layer(block.layer))
+    }
+
+    /// Eigenbases of all factors, several at a time on `par`'s threads, each on one: a basis does not depend on their number.
+    pub(super) fn prepare_eigenbases(&mut self, c: T, par: Par, stack: &mut MemStack) -> Result<(), Error> {
+        let bytes = self.scratch_of_one(par).unaligned_bytes_required();
+        let degree = par.degree();
+        let (memory, _) = stack.make_uninit::<u8>(bytes * degree);
+        let (running, prepared, values) = (&self.running[..], &mut self.prepared[..], &mut self.prepared_values[..]);
+        Bases { list: &self.list, running, prepared, values }.decompose(c, degree, memory)
+    }
+
+    /// Scratch of what a refresh makes of the largest factor.
+    fn scratch_of_one(&self, par: Par) -> StackReq {
+        let each = self.list.iter().map(|block| match self.kind {
+            Kind::Inverse => damped_inverse_scratch::<T>(block.size, par),
+            Kind::Eigenbasis => self_adjoint_eigen_scratch::<T>(block.size),
+        });
+        each.fold(StackReq::empty(), StackReq::or)
+    }
+
+    /// Scratch of a refresh.
+    pub(super) fn prepare_scratch(&self, par: Par) -> StackReq {
+        let one = self.scratch_of_one(par);
+        match self.kind {
+            Kind::Inverse => one,
+            Kind::Eigenbasis => StackReq::new::<u8>(one.unaligned_bytes_required() * par.degree()),
+        }
+    }
+
+    pub(super) fn backup(&mut self) {
+        self.backup.copy_from_slice(&self.running);
+    }
+
+    pub(super) fn restore(&mut self) {
+        self.running.copy_from_slice(&self.backup);
+    }
+
+    pub(super) fn commit(&mut self) {
+        core::mem::swap(&mut self.used, &mut self.prepared);
+        core::mem::swap(&mut self.values, &mut self.prepared_values);
+    }
+
+    pub(super) fn entries(&self) -> Vec<Entry<'_, T>> {
+        let mut entries = Vec::new();
+        for (number, block) in self.list.iter().enumerate() {
+            let side = if number < self.count { "input" } else { "error" };
+            let group = block.group.map(|group| format!("group.{group}.")).unwrap_or_default();
+            let name = |what: &str| format!("layer.{}.{group}{side}.{what}", block.layer);
+            let (n, values) = (block.size, self.lines(block));
+            entries.push((name("running"), vec![n, n], &self.running[block.entries()]));
+            entries.push((name("used"), vec![n, n], &self.used[block.entries()]));
+            entries.push((name("values"), vec![values.len()], &self.values[values]));
+        }
+        entries
+    }
+
+    /// Where a block's eigenvalues lie, if there are any.
+    fn lines(&self, block: &Block) -> Range<usize> {
+        match self.kind {
+            Kind::Inverse => 0..0,
+            Kind::Eigenbasis => block.line..block.line + block.size,
+        }
+    }
+
+    /// The same entries, to be overwritten.
+    pub(super) fn entries_mut(&mut self) -> Vec<&mut [T]> {
+        let lines: Vec<usize> = self.list.iter().map(|block| self.lines(block).len()).collect();
+        let [mut running, mut used, mut values] =
+            [&mut self.running, &mut self.used, &mut self.values].map(|v| &mut v[..]);
+        let mut entries = Vec::new();
+        for (block, line) in self.list.iter().zip(lines) {
+            entries.push(cut(&mut running, block.size * block.size));
+            entries.push(cut(&mut used, block.size * block.size));
+            entries.push(cut(&mut values, line));
+        }
+        entries
+    }
+}
+
+/// Takes the first `n` values.
+fn cut<'a, T>(rest: &mut &'a mut [T], n: usize) -> &'a mut [T] {
+    let (first, last) = core::mem::take(rest).split_at_mut(n);
+    *rest = last;
+    first
+}
+
+/// A square in a buffer that was made for it.
+fn square<T>(values: &[T], size: usize) -> MatRef<'_, T> {
+    matrix(values, [size, size])
+}
+
+/// A matrix in a buffer that was made for it.
+pub(super) fn matrix<T>(values: &[T], shape: [usize; 2]) -> MatRef<'_, T> {
+    MatRef::new(values, shape).unwrap_or_else(|error| unreachable!("a buffer of the right size: {error}"))
+}
+
+/// Rows, cubed and summed, below which all decompositions run on the calling thread: about 2 ms.
+const PARALLEL_CUBES: usize = 1 << 21;
+
+/// Consecutive blocks of [`Blocks`] that are decomposed.
+struct Bases<'a, T> {
+    list: &'a [Block],
+    /// Of all blocks.
+    running: &'a [T],
+    prepared: &'a mut [T],
+    values: &'a mut [T],
+}
+
+impl<T: Element> Bases<'_, T> {
+    /// Decomposes on `degree` threads, each with its share of the memory and of the cubes of the sizes.
+    fn decompose(self, c: T, degree: usize, memory: &mut [MaybeUninit<u8>]) -> Result<(), Error> {
+        let Bases { list, running, .. } = self;
+        let cubes = |block: &Block| block.size.saturating_pow(3);
+        let total = list.iter().map(cubes).fold(0, usize::saturating_add);
+        if degree == 1 || list.len() < 2 || total < PARALLEL_CUBES {
+            return self.one_by_one(c, memory);
+        }
+        // The first factors, until they have their part of the work.
+        let half = degree / 2;
+        let mut seen = 0usize;
+        let before = list.iter().take_while(|block| {
+            let middle = seen + cubes(block) / 2;
+            seen += cubes(block);
+            middle <= total / degree * half
+        });
+        let (first, last) = list.split_at(before.count().clamp(1, list.len() - 1));
+        let (prepared, prepared_last) = self.prepared.split_at_mut(last[0].at - first[0].at);
+        let (values, values_last) = self.values.split_at_mut(last[0].line - first[0].line);
+        let (memory, memory_last) = memory.split_at_mut(memory.len() / degree * half);
+        let first = Bases { list: first, running, prepared, values };
+        let last = Bases { list: last, running, prepared: prepared_last, values: values_last };
+        let (a, b) = rayon::join(|| first.decompose(c, half, memory), || last.decompose(c, degree - half, memory_last));
+        a.and(b)
+    }
+
+    /// Eigenvalues below zero are rounding errors of a positive semidefinite matrix: they are set to zero.
+    fn one_by_one(self, c: T, memory: &mut [MaybeUninit<u8>]) -> Result<(), Error> {
+        let (mut prepared, mut values) = (self.prepared, self.values);
+        for block in self.list {
+            let n = block.size;
+            let (out, line) = (cut(&mut prepared, n * n), cut(&mut values, n));
+            let running = square(&self.running[block.entries()], n);
+            self_adjoint_eigen(line, MatMut::new(out, [n, n])?, running, c, MemStack::new(memory))
+                .map_err(|error| error.in_layer(block.layer))?;
+            line.iter_mut().for_each(|v| *v = v.max(T::zero()));
+        }
+        Ok(())
+    }
+}
