@@ -1,7 +1,7 @@
 //! The engine: `epilogue(pack(L) pack(R))`, the blocked loops under every dense kernel, written once.
 //!
 //! ```text
-//! for each tile of the output, on whichever thread is free                     macro-tile, in L2
+//! for each tile of the output, shared out over the threads                     macro-tile, in L2
 //!     for each slab of KC depths of the tile's chunk                           depth innermost: the tile is finished
 //!         for each panel of nr columns                                         R panel of the slab, in L1
 //!             for each step of mr rows                                         register tile
