@@ -4,11 +4,12 @@ use super::assemble::{STRIP, Scratch};
 use super::correlate::{SLAB, Slots, Task, TilePair, gathered_len};
 use super::correlation::Correlation;
 use super::geometry::Conv;
+use super::groups::{self, SharedGroups};
 use super::layout::Layout;
 use super::output::Output;
 use super::patches::{Index, Patches};
 use super::plan::{Form, Plan};
-use super::{image, sums};
+use super::{image, reduced, sums};
 use crate::covariance::{self as dense, Bias, Sharing, Spec};
 use crate::element::{Element, Input};
 use crate::engine::epilogue::{Blend, Shared, StoreSymmetric, Triangle};
@@ -27,9 +28,6 @@ pub struct ConvSpec<T> {
     /// How the sum meets the output.
     pub blend: Blend<T>,
 }
-
-/// Groups from which on each is computed by one thread.
-const MANY_GROUPS: usize = 8;
 
 /// Multiply-adds below which a batch is computed on the calling thread.
 const PARALLEL_WORK: u64 = 1 << 22;
@@ -58,29 +56,18 @@ pub fn covariance<I: Input>(
     let channels = conv.in_channels() / groups;
     let part = |g: usize| x.channels(g * channels..(g + 1) * channels);
     let par = sized(plan, x.shape()[0], par);
-    let mut out = out;
     if let (Form::Depthwise(depthwise), Sharing::Expand, Bias::Without) = (plan.form(), spec.sharing, conv.bias()) {
         // Rows are written along their columns; see the dense covariance.
         let [_, row_step, col_step] = out.strides().map(isize::unsigned_abs);
         let out = if spec.triangle == Triangle::Full && row_step < col_step { out.transposed() } else { out };
         return par.enter(|| depthwise.covariance(out, x, (conv, spec), par, stack));
     }
-    if !over_groups(groups, par) {
-        for g in 0..groups {
-            group(out.rb_mut().matrix(g), part(g), plan, spec, par, stack);
-        }
-        return;
-    }
-    let shape = x.shape();
-    let each = group_scratch::<I::Acc>(shape[0], plan, spec.sharing, Par::seq().with_isa(par.isa()));
-    let bytes = each.unaligned_bytes_required();
-    let (memory, _) = stack.make_aligned_uninit::<u8>(bytes * par.degree(), 1);
-    let memory = Buffers::new(memory, par.degree());
+    let n = x.shape()[0];
     let outs = SharedGroups::new(out);
-    par.for_each(groups, &|worker, g| {
-        // SAFETY: one task at a time has this worker's number; each group of the output belongs to one task.
-        let (memory, out) = unsafe { (memory.uninit(worker), outs.matrix(g)) };
-        group(out, part(g), plan, spec, par.at_most(1), MemStack::new(memory));
+    let each = |par: Par| group_scratch::<I::Acc>(n, plan, spec.sharing, par);
+    groups::for_each(groups, par, each, stack, &|g, par, stack| {
+        // SAFETY: each group is borrowed once.
+        group(unsafe { outs.matrix(g) }, part(g), plan, spec, par, stack);
     });
 }
 
@@ -90,11 +77,7 @@ pub fn scratch<T: Element>(n: usize, plan: &Plan, sharing: Sharing, par: Par) ->
     if let (Form::Depthwise(depthwise), Sharing::Expand, Bias::Without) = (plan.form(), sharing, plan.conv().bias()) {
         return depthwise.scratch::<T>(n, par);
     }
-    if !over_groups(plan.conv().groups(), par) {
-        return group_scratch::<T>(n, plan, sharing, par);
-    }
-    let each = group_scratch::<T>(n, plan, sharing, Par::seq().with_isa(par.isa()));
-    StackReq::new::<u8>(each.unaligned_bytes_required() * par.degree())
+    groups::scratch(plan.conv().groups(), par, |par| group_scratch::<T>(n, plan, sharing, par))
 }
 
 /// The longest chain of additions into one entry of a [`covariance`] of `n` images.
@@ -126,32 +109,6 @@ fn sized(plan: &Plan, n: usize, par: Par) -> Par {
     if plan.multiply_adds().saturating_mul(n as u64) < PARALLEL_WORK { par.at_most(1) } else { par }
 }
 
-fn over_groups(groups: usize, par: Par) -> bool {
-    groups >= MANY_GROUPS && par.degree() > 1
-}
-
-/// The groups' outputs, written by several tasks.
-pub(super) struct SharedGroups<'a, T> {
-    out: Shared<'a, T>,
-    size: usize,
-    group_step: isize,
-}
-
-impl<'a, T: Element> SharedGroups<'a, T> {
-    pub(super) fn new(out: ViewMut<'a, T, 3>) -> Self {
-        let ([_, size, _], [group_step, ..]) = (out.shape(), out.strides());
-        SharedGroups { out: Shared::new(&mut out.matrix(0)), size, group_step }
-    }
-
-    /// # Safety
-    /// Each group is borrowed once.
-    pub(super) unsafe fn matrix(&self, g: usize) -> MatMut<'_, T> {
-        let ptr = self.out.at(0, 0).wrapping_offset(g as isize * self.group_step);
-        // SAFETY: groups are disjoint matrices of the output, and the caller takes each once.
-        unsafe { MatMut::from_raw(ptr, [self.size, self.size], self.out.strides()) }
-    }
-}
-
 /// One group of channels.
 fn group<I: Input>(
     out: MatMut<'_, I::Acc>,
@@ -165,7 +122,10 @@ fn group<I: Input>(
     let [row_step, col_step] = out.strides().map(isize::unsigned_abs);
     let out = if spec.triangle == Triangle::Full && row_step < col_step { out.transpose() } else { out };
     par.enter(|| match (spec.sharing, plan.form()) {
-        (Sharing::Reduce, _) => reduced(out, x, plan.conv(), spec, par, stack),
+        (Sharing::Reduce, _) => {
+            let mean = I::Acc::from_f64(1.0 / plan.conv().positions() as f64);
+            reduced::covariance(out, x, plan.conv(), mean, spec, par, stack);
+        }
         (_, form) => {
             let (features, mut out) = (plan.conv().features(), out);
             let mut inner = out.rb_mut().submatrix(0..features, 0..features);
@@ -189,12 +149,11 @@ fn group<I: Input>(
 
 fn group_scratch<T: Element>(n: usize, plan: &Plan, sharing: Sharing, par: Par) -> StackReq {
     let conv = plan.conv();
-    let line = StackReq::new::<T>((conv.axes3()[2].size + conv.taps()) * par.degree());
     if sharing == Sharing::Reduce {
-        let rows = StackReq::new::<T>(n * conv.features());
-        let covariance = dense::scratch::<T>([n, 1, conv.features()], conv.bias(), Sharing::Expand, par);
-        return rows.and(line.or(covariance));
+        return reduced::scratch::<T>(n, conv, par);
     }
+    // Of the bias.
+    let line = StackReq::new_aligned::<T>((conv.axes3()[2].size + conv.taps()) * par.degree(), engine::ALIGN);
     let form = match plan.form() {
         Form::Pixels => {
             dense::scratch::<T>([n, conv.positions(), conv.features()], Bias::Without, Sharing::Expand, par)
@@ -261,37 +220,6 @@ fn unfold<I: Input>(
         let epilogue = unsafe { StoreSymmetric::new(out.rb_mut(), blend, triangle) };
         Engine::symmetric(&patches, &epilogue, par).run(stack);
     }
-}
-
-/// The covariance of the mean patches.
-fn reduced<I: Input>(
-    out: MatMut<'_, I::Acc>,
-    x: View<'_, I, 5>,
-    conv: &Conv,
-    spec: &ConvSpec<I::Acc>,
-    par: Par,
-    stack: &mut MemStack,
-) {
-    let (n, features) = (x.shape()[0], conv.features());
-    let (rows, stack) = aligned::<I::Acc>(stack, n * features);
-    let rows = Buffers::new(rows, n);
-    {
-        let degree = par.degree();
-        let (lines, _) = aligned::<I::Acc>(stack, conv.axes3()[2].size * degree);
-        let lines = Buffers::new(lines, degree);
-        let scale = I::Acc::from_f64(1.0 / conv.positions() as f64);
-        par.for_each(n, &|worker, image| {
-            // SAFETY: one task has this image's row, and at a time this worker's line; both are filled before they are read.
-            let (row, line) = unsafe { (rows.part(image), lines.part(worker)) };
-            sums::image_sums(row, scale, x, image, conv, line);
-        });
-    }
-    let ConvSpec { triangle, blend, .. } = *spec;
-    // SAFETY: every row has been filled.
-    let rows = unsafe { View::from_raw(rows.as_ptr(), [n, 1, features], [features as isize, 0, 1]) };
-    let one = num_traits::One::one();
-    let spec = Spec { sharing: Sharing::Expand, reduce_scale: one, bias: conv.bias(), centre: None, triangle, blend };
-    dense::covariance(out, rows, &spec, par, stack);
 }
 
 /// The last row of a factor with bias: sums of the features, and the number of outputs.

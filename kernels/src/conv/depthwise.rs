@@ -10,8 +10,9 @@
 use super::assemble::Scratch;
 use super::correlate::{SLAB, Slots, Task, TilePair};
 use super::correlation::Correlation;
-use super::covariance::{ConvSpec, SharedGroups, slack};
+use super::covariance::{ConvSpec, slack};
 use super::geometry::Conv;
+use super::groups::SharedGroups;
 use super::image;
 use super::layout::Layout;
 use super::output::Output;

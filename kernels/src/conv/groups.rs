@@ -2,7 +2,7 @@
 
 use crate::engine::Buffers;
 use crate::par::Par;
-use crate::view::ViewMut;
+use crate::view::{MatMut, ViewMut};
 use core::marker::PhantomData;
 use core::ops::Range;
 use dyn_stack::{MemStack, StackReq};
@@ -40,6 +40,35 @@ pub(crate) fn for_each(
         // SAFETY: one task at a time has this worker's number.
         f(group, one, MemStack::new(unsafe { memory.uninit(worker) }));
     });
+}
+
+/// The matrices of all groups, `[groups, size, size]`, written by several tasks.
+pub(crate) struct SharedGroups<'a, T> {
+    ptr: *mut T,
+    shape: [usize; 3],
+    strides: [isize; 3],
+    memory: PhantomData<&'a mut T>,
+}
+
+// SAFETY: tasks borrow disjoint matrices, which `matrix` asks of its callers.
+unsafe impl<T: Send> Sync for SharedGroups<'_, T> {}
+
+impl<'a, T> SharedGroups<'a, T> {
+    pub(crate) fn new(mut out: ViewMut<'a, T, 3>) -> Self {
+        SharedGroups { ptr: out.as_mut_ptr(), shape: out.shape(), strides: out.strides(), memory: PhantomData }
+    }
+
+    /// The matrix of one group.
+    ///
+    /// # Safety
+    /// No two live borrows of one group.
+    pub(crate) unsafe fn matrix(&self, group: usize) -> MatMut<'_, T> {
+        let ([groups, rows, columns], [step, row_step, column_step]) = (self.shape, self.strides);
+        assert!(group < groups, "group {group} of {groups}");
+        let ptr = self.ptr.wrapping_offset(group as isize * step);
+        // SAFETY: groups are disjoint matrices of the output, and the caller takes each once.
+        unsafe { MatMut::from_raw(ptr, [rows, columns], [row_step, column_step]) }
+    }
 }
 
 /// An output whose groups several tasks write: parts of its second axis.

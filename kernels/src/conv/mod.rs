@@ -8,6 +8,7 @@
 //! | `layout`, `image` | how a batch is cut into chunks and packed |
 //! | `correlate`, `assemble`, `output` | the products, rows of the factor from their sums, the factor |
 //! | [`depthwise`] | the products of a vector of one-channel groups |
+//! | `reduced` | the covariance of sums over an image |
 //! | [`patches`], [`sums`] | patches formed while packing; sums over windows |
 //! | [`covariance`](mod@covariance) | all of it together |
 //! | [`errors`] | the covariance of the errors |
@@ -30,6 +31,7 @@ pub mod patches;
 mod phase;
 pub mod plan;
 pub mod product;
+mod reduced;
 mod store;
 pub mod sums;
 

@@ -76,10 +76,6 @@ impl<'a, T: Element> Shared<'a, T> {
         Shared { ptr: out.as_mut_ptr(), row_step, col_step, memory: PhantomData }
     }
 
-    pub(crate) fn strides(&self) -> [isize; 2] {
-        [self.row_step, self.col_step]
-    }
-
     /// Address of an entry.
     pub(crate) fn at(&self, i: usize, j: usize) -> *mut T {
         self.ptr.wrapping_offset(i as isize * self.row_step + j as isize * self.col_step)
