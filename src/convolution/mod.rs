@@ -87,7 +87,7 @@ fn images<'a, T, const R: usize>(
     let shape = x.shape();
     check_images(argument, conv, side, shape.first().copied().unwrap_or(0), &shape)?;
     // A convolution's images have three to five axes.
-    x.as_images().ok_or(Error::Shape { argument, expected: vec![0; 5], got: shape.to_vec() })
+    x.as_images().ok_or_else(|| Error::Shape { argument, expected: vec![0; 5], got: shape.to_vec() })
 }
 
 /// As [`images`], for an output of `n` images.
@@ -100,7 +100,7 @@ fn images_mut<'a, T, const R: usize>(
 ) -> Result<ViewMut<'a, T, 5>, Error> {
     let shape = x.shape();
     check_images(argument, conv, side, n, &shape)?;
-    x.as_images().ok_or(Error::Shape { argument, expected: vec![0; 5], got: shape.to_vec() })
+    x.as_images().ok_or_else(|| Error::Shape { argument, expected: vec![0; 5], got: shape.to_vec() })
 }
 
 /// Whether all sizes that follow from `n` images, their products with the layer's own among them, fit.
