@@ -78,14 +78,51 @@ fn steps<P: Preconditioner<f32>>(make: impl Fn(&[Layer]) -> Optimizer<f32, P>) -
     let matrices: [Vec<f32>; 3] = layers.map(|layer| values(&mut random, layer.weight_shape()));
     let matrices: [Gradient<'_, f32>; 3] =
         std::array::from_fn(|l| Gradient::Matrix(view(&matrices[l], layers[l].weight_shape())));
-    let mut optimizer = make(&layers);
-    optimizer.observe(&seen).expect("finite");
+    trained(make(&layers), layers, &mut weights, &seen, [&low_rank, &matrices])
+}
+
+/// The same of convolutions: by each form of their factors, with groups, and with moments by patches and by gradients.
+fn image_steps<P: Preconditioner<f32>>(make: impl Fn(&[Layer]) -> Optimizer<f32, P>) -> usize {
+    let n = 20;
+    let conv = |[c, o, groups]: [usize; 3], axis: Axis| {
+        let conv = Conv::new(c, o, [axis, axis]).expect("a convolution").with_bias();
+        conv.with_groups(groups).expect("groups")
+    };
+    let convs = [
+        conv([8, 16, 1], Axis::new(8, 3).padding(1)),
+        conv([16, 96, 2], Axis::new(8, 3).stride(2)),
+        conv([16, 32, 16], Axis::new(8, 3).padding(1)),
+    ];
+    let layers = convs.map(Layer::conv);
+    let mut random = Random::new(3);
+    let inputs = convs.map(|conv| values(&mut random, [n, conv.input_shape(1).iter().product()]));
+    let errors = convs.map(|conv| values(&mut random, [n, conv.output_shape(1).iter().product()]));
+    let seen: [Observation<'_, f32>; 3] = std::array::from_fn(|l| {
+        let images = |[n, c, _, y, x]: [usize; 5]| [n, c, y, x];
+        let x = View::new(&inputs[l], images(convs[l].input_shape(n))).expect("a view");
+        Observation::new(x).with_errors(View::new(&errors[l], images(convs[l].output_shape(n))).expect("a view"))
+    });
+    let mut weights = layers.map(|layer| values(&mut random, layer.weight_shape()));
+    let matrices = layers.map(|layer| values(&mut random, layer.weight_shape()));
+    let matrices: [Gradient<'_, f32>; 3] =
+        std::array::from_fn(|l| Gradient::Matrix(view(&matrices[l], layers[l].weight_shape())));
+    trained(make(&layers), layers, &mut weights, &seen, [&matrices, &matrices])
+}
+
+fn trained<P: Preconditioner<f32>>(
+    mut optimizer: Optimizer<f32, P>,
+    layers: [Layer; 3],
+    weights: &mut [Vec<f32>; 3],
+    seen: &[Observation<'_, f32>; 3],
+    gradients: [&[Gradient<'_, f32>; 3]; 2],
+) -> usize {
+    optimizer.observe(seen).expect("finite");
     optimizer.refresh().expect("positive definite");
-    let [first, second, third] = &mut weights;
+    let [first, second, third] = weights;
     let mut weights = [(first, 0), (second, 1), (third, 2)]
         .map(|(weights, l)| MatMut::new(weights, layers[l].weight_shape()).expect("a view"));
     let mut train = || {
-        for gradients in [&low_rank, &matrices] {
+        for gradients in gradients {
             for _ in 0..4 {
                 let seen = if optimizer.wants_observation() { &seen[..] } else { &[] };
                 optimizer.step(&mut weights, gradients, seen).expect("a step");
@@ -176,31 +213,35 @@ fn steady_state_allocates_nothing() {
             let par = Par::threads(threads);
             let what = format!("{threads} threads, momentum {momentum}");
             let (kernels, convolutions, foof, kfac, exact, ekfac) = pool.install(|| {
-                let foof = steps(|layers| {
+                let make = |layers: &[Layer]| {
                     let options = FoofOptions { schedule, step, ..Default::default() };
                     Foof::<f32>::new(layers, options, par).expect("valid options")
-                });
-                let kfac = steps(|layers| {
+                };
+                let foof = [steps(make), image_steps(make)];
+                let make = |layers: &[Layer]| {
                     let options = KfacOptions { schedule, step, ..Default::default() };
                     Kfac::<f32>::new(layers, options, par).expect("valid options")
-                });
-                let exact = steps(|layers| {
+                };
+                let kfac = [steps(make), image_steps(make)];
+                let make = |layers: &[Layer]| {
                     let damping_rule = KfacDamping::Exact;
                     let options = KfacOptions { damping_rule, schedule, step, ..Default::default() };
                     Kfac::<f32>::new(layers, options, par).expect("valid options")
-                });
-                let ekfac = steps(|layers| {
+                };
+                let exact = [steps(make), image_steps(make)];
+                let make = |layers: &[Layer]| {
                     let options = EkfacOptions { schedule, step, ..Default::default() };
                     Ekfac::<f32>::new(layers, options, par).expect("valid options")
-                });
+                };
+                let ekfac = [steps(make), image_steps(make)];
                 (kernels(par), convolutions(par), foof, kfac, exact, ekfac)
             });
             assert_eq!(kernels, [0, 0], "{what}: product and inverse");
             assert_eq!(convolutions, [0; 5], "{what}: products and factors of a convolution");
-            assert_eq!(foof, 0, "{what}: FOOF");
-            assert_eq!(kfac, 0, "{what}: K-FAC");
-            assert_eq!(exact, 0, "{what}: K-FAC with exact damping");
-            assert_eq!(ekfac, 0, "{what}: EK-FAC");
+            assert_eq!(foof, [0, 0], "{what}: FOOF");
+            assert_eq!(kfac, [0, 0], "{what}: K-FAC");
+            assert_eq!(exact, [0, 0], "{what}: K-FAC with exact damping");
+            assert_eq!(ekfac, [0, 0], "{what}: EK-FAC");
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) enum Moments {
     /// `((E_n Q_B)^T (X_n Q_A))²` of the whole mini-batch.
     Dense,
     /// The same of a convolution, block of images by block of images.
-    Conv(Projections),
+    Conv(Box<Projections>),
 }
 
 /// The projections of a convolution's patches and errors on the eigenbases of its groups, as convolutions: `Q^T` are their weights.
@@ -65,10 +65,11 @@ impl Moments {
             Ok(if conv.bias() == Bias::With { patches.with_bias() } else { patches })
         };
         let inputs = rows.then(projected).transpose()?;
-        Ok(Moments::Conv(Projections { errors: conv.outputs_only(), inputs }))
+        Ok(Moments::Conv(Box::new(Projections { errors: conv.outputs_only(), inputs })))
     }
 
     /// Averages a mini-batch into `moments` `[o, i]` with `decay`.
+    #[expect(clippy::too_many_arguments, reason = "the operands of the formula")]
     pub(super) fn observe<T: Element>(
         &self,
         moments: &mut [T],

@@ -1,13 +1,14 @@
 //! Errors of optimisers; weights and state are as they were.
 
 use crate::{assert_parameter, assert_shape, matrix, par};
+use foof::convolution::{Axis, Conv};
 use foof::kronecker::Gradient;
 use foof::layer::Layer;
 use foof::optim::{
-    Ekfac, EkfacOptions, Foof, FoofDamping, FoofOptions, FoofScale, Kfac, KfacDamping, KfacOptions, Observation,
-    Optimizer, Preconditioner, Schedule, StepOptions,
+    Activations, Ekfac, EkfacOptions, Foof, FoofDamping, FoofOptions, FoofScale, Kfac, KfacDamping, KfacOptions,
+    Observation, Optimizer, Preconditioner, Schedule, StepOptions,
 };
-use foof::{Error, MatMut};
+use foof::{Error, MatMut, View};
 
 fn layers() -> Vec<Layer> {
     vec![Layer::dense(3, 2).expect("sizes").with_bias(), Layer::dense(2, 2).expect("sizes")]
@@ -279,4 +280,63 @@ fn learning_rates_and_metrics() {
     assert_shape(metric(&kfac, 0, [4, 2], 1.0), "b");
     assert_shape(metric(&kfac, 1, [2, 4], 1.0), "factor");
     assert_parameter(metric(&kfac, 0, [2, 4], -1.0), "damping");
+}
+
+/// Images of other shapes, ranks and counts, what is not finite among them, and gradients in low rank.
+#[test]
+fn images_of_convolutions() {
+    let axis = Axis::new(4, 3).padding(1);
+    let conv = Conv::new(4, 2, [axis, axis]).expect("a convolution").with_groups(2).expect("groups").with_bias();
+    let layers = [Layer::dense(3, 2).expect("sizes"), Layer::conv(conv)];
+    let mut ekfac = Ekfac::<f64>::new(&layers, EkfacOptions::default(), par()).expect("valid options");
+    let o = &mut ekfac;
+    let data = vec![1.0; 1024];
+    let view = |shape: [usize; 4]| View::new(&data[..shape.iter().product()], shape).expect("a view");
+    let dense = Observation::new(matrix(&data, [3, 3])).with_errors(matrix(&data, [3, 2]));
+    let good = Observation::new(view([3, 4, 4, 4])).with_errors(view([3, 2, 4, 4]));
+    o.observe(&[dense, good]).expect("finite");
+    o.refresh().expect("converges");
+    let mut refused = |seen: Observation<'_, f64>| in_layer(left_alone(o, |o| o.observe(&[dense, seen])), 1);
+    let rank = View::new(&data[..192], [3, 4, 16]).expect("a view");
+    let volume = View::new(&data[..192], [3, 4, 1, 4, 4]).expect("a view");
+    for inputs in [
+        Activations::from(view([3, 3, 4, 4])),
+        view([3, 4, 4, 5]).into(),
+        rank.into(),
+        volume.into(),
+        matrix(&data, [48, 18]).into(),
+    ] {
+        assert_shape(refused(Observation { inputs, ..good }), "inputs");
+    }
+    for errors in [Activations::from(view([3, 4, 4, 4])), view([4, 2, 4, 4]).into(), view([2, 2, 4, 4]).into()] {
+        assert_shape(refused(Observation { errors: Some(errors), ..good }), "errors");
+    }
+    let none = View::<f64, 4>::new(&[], [0, 4, 4, 4]).expect("a view");
+    let error = refused(Observation { inputs: none.into(), ..good });
+    assert_eq!(error, Error::EmptyBatch { argument: "inputs", shape: vec![0, 4, 4, 4] });
+    let error = refused(Observation { errors: None, ..good });
+    assert!(matches!(error, Error::Missing { what: "errors", .. }), "{error}");
+    for (argument, shape) in [("inputs", [3, 4, 4, 4]), ("errors", [3, 2, 4, 4])] {
+        let mut bad = vec![1.0; shape.iter().product()];
+        let [_, c, h, w] = shape;
+        bad[((2 * c + 1) * h + 3) * w + 2] = f64::NAN;
+        let bad = View::new(&bad, shape).expect("a view");
+        let seen = match argument {
+            "inputs" => Observation { inputs: bad.into(), ..good },
+            _ => good.with_errors(bad),
+        };
+        assert_eq!(refused(seen), Error::NotFinite { argument, index: vec![2, 1, 3, 2] });
+    }
+    let image = left_alone(o, |o| o.observe(&[good, good]));
+    assert_shape(in_layer(image, 0), "inputs");
+    let (mut first, mut second) = (vec![3.0; 6], vec![3.0; 38]);
+    let error = left_alone(o, |o| {
+        let mut out = [(&mut first, [2, 3]), (&mut second, [2, 19])].map(|(d, s)| MatMut::new(d, s).expect("a view"));
+        let (inputs, errors) = (matrix(&data, [48, 18]), matrix(&data, [48, 2]));
+        let low_rank = Gradient::LowRank { inputs, errors, scale: 1.0 };
+        o.precondition(&mut out, &[Gradient::Matrix(matrix(&data, [2, 3])), low_rank])
+    });
+    assert_parameter(in_layer(error, 1), "gradient.rows");
+    assert!(first.iter().chain(&second).all(|&v| v == 3.0), "outputs changed");
+    assert_parameter(Layer::conv(conv).with_positions(16).expect_err("a convolution"), "positions");
 }

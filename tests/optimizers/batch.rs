@@ -114,10 +114,15 @@ pub fn eigen_errors(n: usize) -> (f64, f64) {
 
 /// K-FAC's step with exact damping as `optimizer` takes it in its first layer: the dense solve of the Kronecker product, moved by the
 /// eigensolver's backward errors, and the rounding of the evaluation in the eigenbases found.
-pub fn exact_damping(optimizer: &Kfac<f64>, [u, a, b]: [&Approx; 3], lambda: f64) -> Approx {
+pub fn exact_damping(optimizer: &Kfac<f64>, operands: [&Approx; 3], lambda: f64) -> Approx {
+    exact_damping_of(optimizer, "layer.0", operands, lambda)
+}
+
+/// [`exact_damping`] in the layer, or group of a layer, whose entries have this prefix.
+pub fn exact_damping_of(optimizer: &Kfac<f64>, prefix: &str, [u, a, b]: [&Approx; 3], lambda: f64) -> Approx {
     let moved = |m: &Approx| m.clone().with_error(m.error + eigen_errors(m.value.rows).1 * m.norm());
     let solve = rounded::kfac_exact_step(u, &moved(a), &moved(b), lambda);
-    let named = |name: &str| entry(optimizer, &format!("layer.0.{name}"));
+    let named = |name: &str| entry(optimizer, &format!("{prefix}.{name}"));
     let [q_a, q_b] = ["input.used", "error.used"].map(|name| {
         let q = named(name);
         let error = eigen_errors(q.rows).0;
@@ -134,13 +139,13 @@ pub fn exact_damping(optimizer: &Kfac<f64>, [u, a, b]: [&Approx; 3], lambda: f64
 pub fn averaged_moments(old: &Approx, (x, e): (&[Dense], &[Dense]), [q_a, q_b]: [&Approx; 2], m: f64) -> Approx {
     let exact = |dense: &Dense| Approx::exact(dense.clone(), old.format);
     let labels = e.len() / x.len();
-    let squares: Vec<Approx> = e
-        .iter()
-        .enumerate()
-        .map(|(r, e)| {
-            let g = exact(e).matmul(q_b).transpose().matmul(&exact(&x[r / labels]).matmul(q_a));
-            g.hadamard(&g)
-        })
-        .collect();
+    let projected =
+        e.iter().enumerate().map(|(r, e)| exact(e).matmul(q_b).transpose().matmul(&exact(&x[r / labels]).matmul(q_a)));
+    averaged_squares(old, projected.collect(), labels, m)
+}
+
+/// `m M + (1-m) mean_n g_n²`, with gradients for each datapoint and label.
+pub fn averaged_squares(old: &Approx, gradients: Vec<Approx>, labels: usize, m: f64) -> Approx {
+    let squares: Vec<Approx> = gradients.iter().map(|g| g.hadamard(g)).collect();
     rounded::moving_average(old, &Approx::mean(&squares).scaled(labels as f64), m)
 }

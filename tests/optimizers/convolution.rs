@@ -16,18 +16,18 @@ use foof_oracle::kernels::isas;
 use foof_oracle::{Dense, fisher, rounded};
 
 /// One group of one layer.
-struct Block {
-    case: Case,
-    l: usize,
-    group: usize,
+pub struct Block {
+    pub case: Case,
+    pub l: usize,
+    pub group: usize,
     /// Patches and errors of each datapoint.
-    x: Vec<Dense>,
-    e: Vec<Dense>,
-    u: Dense,
+    pub x: Vec<Dense>,
+    pub e: Vec<Dense>,
+    pub u: Dense,
 }
 
 impl Block {
-    fn positions(&self) -> usize {
+    pub fn positions(&self) -> usize {
         self.x[0].rows
     }
 
@@ -45,15 +45,21 @@ impl Block {
     }
 }
 
+impl Block {
+    pub fn new(l: usize, group: usize) -> Self {
+        let case = Case::load("cnn");
+        let part = |mut blocks: Vec<Vec<Dense>>| blocks.swap_remove(group);
+        let (x, e) = (part(case.inputs("input", l)), part(case.errors("error_mc", l)));
+        let u = case.like_weight("gradient", l)[group].clone();
+        Block { case, l, group, x, e, u }
+    }
+}
+
 fn each_block(test: impl Fn(&Block, Par, &str)) {
-    let layers = Case::load("cnn").layers.len();
-    for l in 0..layers {
-        for group in 0..Case::load("cnn").groups(l) {
-            let case = Case::load("cnn");
-            let part = |mut blocks: Vec<Vec<Dense>>| blocks.swap_remove(group);
-            let (x, e) = (part(case.inputs("input", l)), part(case.errors("error_mc", l)));
-            let u = case.like_weight("gradient", l)[group].clone();
-            let block = Block { case, l, group, x, e, u };
+    let case = Case::load("cnn");
+    for l in 0..case.layers.len() {
+        for group in 0..case.groups(l) {
+            let block = Block::new(l, group);
             for par in isas() {
                 test(&block, par, &format!("{par:?}: layer {l}, group {group}"));
             }
@@ -111,7 +117,7 @@ fn stepped<P: Preconditioner<f64>>(block: &Block, optimizer: &mut Optimizer<f64,
 
 /// Ours within the derived error, which is below half the digits of single precision, and so PyTorch's.
 #[track_caller]
-fn check(derived: &Approx, block: &Block, got: &Dense, tensor: &str, what: &str) {
+pub fn check(derived: &Approx, block: &Block, got: &Dense, tensor: &str, what: &str) {
     derived.assert_matches(got, &format!("{what}: {tensor}"));
     derived.assert_matches(&block.step(tensor), &format!("{what}: PyTorch's {tensor}"));
     let relative = derived.error / derived.value.frobenius();

@@ -3,6 +3,7 @@
 
 mod batch;
 mod convolution;
+mod images;
 mod inputs;
 mod invariance;
 mod labels;
