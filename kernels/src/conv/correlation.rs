@@ -1,7 +1,7 @@
 //! The correlation form of a convolution's covariance: which products are taken, and how many multiply-adds they are.
 //!
 //! See `docs/convolution.md` for the derivation. All of it depends on the geometry alone; what depends on the batch is in
-//! [`layout`](super::layout).
+//! `layout`.
 
 use super::axis::{AxisPlan, Count, Group, Grouping};
 use super::geometry::Conv;

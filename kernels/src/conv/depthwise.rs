@@ -4,7 +4,7 @@
 //! acc[class y][class x][lane]  +=  X_left[lane, y - delta_y, x] X_right[lane, y, x + delta_x]
 //! ```
 //!
-//! The products, segments and slabs are those of [`correlate`](super::correlate); only the register tile differs: its rows and columns are
+//! The products, segments and slabs are those of `correlate`; only the register tile differs: its rows and columns are
 //! classes, and each of its entries is a vector of groups.
 
 use super::assemble::Scratch;
