@@ -2,14 +2,15 @@
 
 use foof::layer::Layer;
 use foof::optim::{
-    Foof, FoofOptions, Gradient, Kfac, KfacOptions, Observation, Optimizer, Preconditioner, Schedule, StepOptions,
+    Activations, Foof, FoofOptions, Gradient, Kfac, KfacOptions, Observation, Optimizer, Preconditioner, Schedule,
+    StepOptions,
 };
-use foof::{MatMut, MatRef};
+use foof::{Blend, MatMut, MatRef};
 
 use crate::Result;
 use crate::architecture::{Architecture, Bias, Map};
 use crate::methods::Method;
-use crate::network::{Errors, Inputs, LayerView, Network};
+use crate::network::{Errors, Inputs, LayerView, Network, outputs_of};
 use crate::products::Workspace;
 use crate::random::{Purpose, Rng, rng};
 use crate::settings::Settings;
@@ -29,7 +30,7 @@ pub fn foof(problem: &Problem, settings: &Settings) -> Result<Box<dyn Method>> {
         ..FoofOptions::default()
     };
     let optimizer = Foof::<f32>::new(&layers(&problem.architecture)?, options, problem.par)?;
-    Ok(Box::new(Preconditioned { optimizer, sampling: None }))
+    Ok(Box::new(Preconditioned { optimizer, sampling: None, gradients: gradients(&problem.architecture) }))
 }
 
 /// K-FAC: with the covariance of the errors too, for labels sampled from the model, which costs a second backward pass.
@@ -47,20 +48,26 @@ pub fn kfac(problem: &Problem, settings: &Settings, seed: u64) -> Result<Box<dyn
         rng: rng(seed, Purpose::Labels),
         errors: Errors::new(&problem.architecture, problem.batch),
     };
-    Ok(Box::new(Preconditioned { optimizer, sampling: Some(sampling) }))
+    Ok(Box::new(Preconditioned { optimizer, sampling: Some(sampling), gradients: gradients(&problem.architecture) }))
 }
 
-/// Why a network with convolutions is refused.
-const DENSE_ONLY: &str = "K-FAC and FOOF step dense layers only so far";
-
-/// The network's layers as foof knows them: dense, with a bias or without.
+/// The network's layers as foof knows them. A convolution's geometry says whether it has a bias.
 fn layers(architecture: &Architecture) -> Result<Vec<Layer>> {
     let layer = |map: &Map| match *map {
         Map::Dense { inputs, outputs, bias: Bias::With } => Ok(Layer::dense(inputs, outputs)?.with_bias()),
         Map::Dense { inputs, outputs, bias: Bias::Without } => Ok(Layer::dense(inputs, outputs)?),
-        Map::Convolution(_) => Err(DENSE_ONLY.into()),
+        Map::Convolution(conv) => Ok(Layer::conv(conv)),
     };
     architecture.maps.iter().map(layer).collect()
+}
+
+/// Memory for the gradients that are formed: those of convolutions.
+fn gradients(architecture: &Architecture) -> Vec<Vec<f32>> {
+    let memory = |map: &Map| match map {
+        Map::Dense { .. } => Vec::new(),
+        Map::Convolution(_) => vec![0.0; map.weight_shape().iter().product()],
+    };
+    architecture.maps.iter().map(memory).collect()
 }
 
 /// When factors are observed and inverted.
@@ -96,28 +103,28 @@ impl Sampling {
 struct Preconditioned<P> {
     optimizer: Optimizer<f32, P>,
     sampling: Option<Sampling>,
-}
-
-/// The inputs of a dense layer.
-fn dense(inputs: Inputs<'_>) -> Result<MatRef<'_, f32>> {
-    match inputs {
-        Inputs::Dense { rows, .. } => Ok(rows),
-        Inputs::Images { .. } => Err(DENSE_ONLY.into()),
-    }
+    /// Of each convolution `[o, f]`, with bias `[o, f + 1]`; of a dense layer nothing.
+    gradients: Vec<Vec<f32>>,
 }
 
 /// What a layer shows to the optimiser: its inputs, and its errors where they are sampled.
-fn observation<'a>(
-    sampling: &'a Option<Sampling>,
-    layer: usize,
-    inputs: MatRef<'a, f32>,
-) -> Result<Observation<'a, f32>> {
-    let errors = sampling.as_ref().map(|sampling| rows(sampling.errors.layer(layer, inputs.rows()), inputs.rows()));
-    Ok(Observation { errors: errors.transpose()?.map(Into::into), ..Observation::new(inputs) })
+fn observation<'a>(sampling: &'a Option<Sampling>, layer: usize, inputs: Inputs<'a>) -> Result<Observation<'a, f32>> {
+    let read: Activations<'a, f32> = match inputs {
+        Inputs::Dense { rows, .. } => rows.into(),
+        Inputs::Images { images, .. } => images.into(),
+    };
+    let Some(sampling) = sampling else { return Ok(Observation::new(read)) };
+    let n = inputs.count();
+    let errors = sampling.errors.layer(layer, n);
+    let errors: Activations<'a, f32> = match inputs {
+        Inputs::Dense { .. } => matrix(errors, n)?.into(),
+        Inputs::Images { conv, .. } => outputs_of(conv, errors, n)?.into(),
+    };
+    Ok(Observation::new(read).with_errors(errors))
 }
 
-/// Errors as `[n, outputs]`.
-fn rows(errors: &[f32], n: usize) -> Result<MatRef<'_, f32>> {
+/// Errors of a dense layer as `[n, outputs]`.
+fn matrix(errors: &[f32], n: usize) -> Result<MatRef<'_, f32>> {
     Ok(MatRef::new(errors, [n, errors.len() / n])?)
 }
 
@@ -131,7 +138,7 @@ impl<P: Preconditioner<f32>> Method for Preconditioned<P> {
             sampling.draw(network, workspace)?;
         }
         let layers = network.inputs().enumerate();
-        let observations = layers.map(|(number, inputs)| observation(&self.sampling, number, dense(inputs?)?));
+        let observations = layers.map(|(number, inputs)| observation(&self.sampling, number, inputs?));
         let observations: Vec<_> = observations.collect::<Result<_>>()?;
         Ok(self.optimizer.observe(&observations)?)
     }
@@ -145,15 +152,21 @@ impl<P: Preconditioner<f32>> Method for Preconditioned<P> {
         if let Some(sampling) = self.sampling.as_mut().filter(|_| wanted) {
             sampling.draw(network, workspace)?;
         }
-        // Views only: the gradient (1/M) E^T X stays in its two factors, and is never formed.
         let scale = (network.rows() as f32).recip();
         let (mut weights, mut gradients, mut observations) = (Vec::new(), Vec::new(), Vec::new());
-        for (number, layer) in network.layers(errors).enumerate() {
+        for (number, (layer, memory)) in network.layers(errors).zip(&mut self.gradients).enumerate() {
             let LayerView { weight, shape, inputs, errors } = layer?;
-            let inputs = dense(inputs)?;
-            let errors = rows(errors, inputs.rows())?;
             weights.push(MatMut::new(weight, shape)?);
-            gradients.push(Gradient::LowRank { inputs, errors, scale });
+            gradients.push(match inputs {
+                // The gradient (1/M) E^T X of a dense layer stays in its two factors, and is never formed.
+                Inputs::Dense { rows, .. } => {
+                    Gradient::LowRank { inputs: rows, errors: matrix(errors, rows.rows())?, scale }
+                }
+                Inputs::Images { .. } => {
+                    inputs.add_gradient(errors, MatMut::new(memory, shape)?, Blend::set(1.0), workspace)?;
+                    Gradient::Matrix(MatRef::new(memory, shape)?)
+                }
+            });
             if wanted {
                 observations.push(observation(&self.sampling, number, inputs)?);
             }

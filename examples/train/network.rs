@@ -49,7 +49,8 @@ fn inputs_of<'a>(conv: &Conv, rows: &'a [f32], n: usize) -> Result<Images<'a>> {
     Ok(View::new(rows, flat(conv.input_shape(n)))?)
 }
 
-fn outputs_of<'a>(conv: &Conv, rows: &'a [f32], n: usize) -> Result<Images<'a>> {
+/// Of a convolution's outputs for `n` images, or their errors, the view `[n, o, H, W]`.
+pub fn outputs_of<'a>(conv: &Conv, rows: &'a [f32], n: usize) -> Result<Images<'a>> {
     Ok(View::new(rows, flat(conv.output_shape(n)))?)
 }
 
@@ -122,6 +123,14 @@ pub enum Inputs<'a> {
 }
 
 impl Inputs<'_> {
+    /// Images in the mini-batch.
+    pub fn count(&self) -> usize {
+        match self {
+            Inputs::Dense { rows, .. } => rows.rows(),
+            Inputs::Images { images, .. } => images.shape()[0],
+        }
+    }
+
     /// `out <- beta out + alpha U`: the mean gradient of the weight, accumulated in the product that forms it.
     pub fn add_gradient(
         &self,

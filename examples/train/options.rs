@@ -29,7 +29,7 @@ Examples:
 #[derive(Parser, Clone, Debug)]
 #[command(name = "train", verbatim_doc_comment, after_help = EXAMPLES)]
 pub struct Options {
-    /// Methods to run, separated by commas [default: sgd,adam,kfac,foof; with --network cnn, sgd,adam]
+    /// Methods to run, separated by commas [default: sgd,adam,kfac,foof]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "METHODS")]
     pub method: Vec<MethodKind>,
 
@@ -124,13 +124,8 @@ impl Options {
             let Self { observe, period, .. } = self;
             return Err(format!("--observe {observe} is more than --period {period}: S counts steps out of T"));
         }
-        if self.network == NetworkKind::Cnn {
-            if self.data.is_none() {
-                return Err("--network cnn needs --data: the generated images of curves have no classes".into());
-            }
-            if let Some(method) = self.method.iter().find(|method| method.has_factors()) {
-                return Err(format!("--network cnn: {} steps dense layers only so far", method.name()));
-            }
+        if self.network == NetworkKind::Cnn && self.data.is_none() {
+            return Err("--network cnn needs --data: the generated images of curves have no classes".into());
         }
         if let Some(images) = self.images.filter(|&images| images > Self::MOST_IMAGES) {
             return Err(format!("--images {images} is more than {}", Self::MOST_IMAGES));
@@ -152,10 +147,9 @@ impl Options {
     /// The methods to run.
     pub fn methods(&self) -> &[MethodKind] {
         use MethodKind::{Adam, Foof, Kfac, Sgd};
-        match (self.method.as_slice(), self.network) {
-            ([], NetworkKind::Dense) => &[Sgd, Adam, Kfac, Foof],
-            ([], NetworkKind::Cnn) => &[Sgd, Adam],
-            (methods, _) => methods,
+        match self.method.as_slice() {
+            [] => &[Sgd, Adam, Kfac, Foof],
+            methods => methods,
         }
     }
 
@@ -232,7 +226,7 @@ mod tests {
     fn convolutions_are_for_digits() {
         let options = parse(&["--network", "cnn", "--data", "d"]).unwrap();
         assert_eq!(options.task(), Task::ConvolutionalClassifier);
-        assert_eq!(options.methods(), [MethodKind::Sgd, MethodKind::Adam]);
+        assert_eq!(options.methods(), MethodKind::value_variants());
     }
 
     #[test]
@@ -245,7 +239,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_the_name_of_the_option() {
-        let cases: [&[&str]; 14] = [
+        let cases: [&[&str]; 13] = [
             &["--damping", "0"],
             &["--damping", "nan"],
             &["--learning-rate", "-1"],
@@ -259,7 +253,6 @@ mod tests {
             &["--images", "1000000000000000000"],
             &["--method", "lbfgs"],
             &["--network", "cnn"],
-            &["--network", "cnn", "--data", "d", "--method", "sgd,kfac"],
         ];
         for arguments in cases {
             let message = parse(arguments).unwrap_err();

@@ -51,7 +51,8 @@ impl Settings {
     pub const OBSERVE: usize = 10;
     pub const FACTOR_DECAY: f64 = 0.95;
 
-    /// Each method's defaults on each data set: the best of its grid, which `docs/training.md` records.
+    /// Each method's defaults on each data set: the best of its grid, or with convolutions of a few trials (SGD and Adam: none), which
+    /// `docs/training.md` records.
     pub fn best(task: Task, method: MethodKind) -> Self {
         use MethodKind::{Adam, Foof, Kfac, Sgd};
         let (learning_rate, momentum, damping) = match (task, method) {
@@ -66,7 +67,7 @@ impl Settings {
             (Task::ConvolutionalClassifier, Sgd) => (2e-2, 0.9, 0.0),
             (Task::ConvolutionalClassifier, Adam) => (2e-3, 0.9, 0.0),
             (Task::ConvolutionalClassifier, Kfac) => (1e-2, 0.9, 1e-1),
-            (Task::ConvolutionalClassifier, Foof) => (2e-2, 0.9, 1e-1),
+            (Task::ConvolutionalClassifier, Foof) => (1e-1, 0.9, 3e-1),
         };
         Self {
             learning_rate,
@@ -86,6 +87,7 @@ impl Settings {
         let learning_rates: [f64; 5] = match (task, method) {
             (Task::Autoencoder, Sgd) | (_, Adam) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
             (Task::Classifier | Task::ConvolutionalClassifier, Sgd) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
+            (Task::ConvolutionalClassifier, Foof) => [1e-2, 2e-2, 5e-2, 1e-1, 2e-1],
             (_, Kfac | Foof) => [2e-3, 5e-3, 1e-2, 2e-2, 5e-2],
         };
         let seconds: [Self; 4] = match method {
