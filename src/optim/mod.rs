@@ -6,6 +6,9 @@
 //! if t mod T >= T - S:      observe:  A <- m A + (1-m) (1/N) X^T X           (and B likewise)
 //! if (t+1) mod T == 0:      refresh:  P <- (c A + lambda I)^-1               c = 1/(1 - m^k) after k observations
 //! ```
+//! Layers are dense, shared over positions, or convolutions ([`Layer`](crate::layer::Layer)); a layer shows its inputs and errors as rows or as images
+//! ([`Activations`]), and each group of a convolution has factors of its own.
+//!
 //! Before training, pass `schedule.initial` mini-batches to [`Optimizer::observe`], then call [`Optimizer::refresh`].
 //! An error leaves weights and state as they were.
 
