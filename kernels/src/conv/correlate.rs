@@ -241,6 +241,7 @@ impl<T: Element> Task<'_, T> {
             len: length,
             left_step: left_width,
             right_step: right_width,
+            next: part.right.cast(),
         };
         let mut left = part.left.wrapping_sub(part.rows.start * part.class_step);
         if part.rows.len() > 1 {
@@ -277,6 +278,7 @@ impl<T: Element> Task<'_, T> {
             len: length,
             left_step: lanes,
             right_step: lanes,
+            next: part.right.cast(),
         };
         let columns = part.columns / lanes;
         let mut i = part.rows.start;

@@ -48,7 +48,7 @@ pub(crate) unsafe fn tile<T: Float, S: Simd<T>, const M: usize, const V: usize>(
     ldc: usize,
     fresh: bool,
 ) {
-    let Depths { left, right, runs, len, left_step, right_step } = *depths;
+    let Depths { left, right, runs, len, left_step, right_step, .. } = *depths;
     // SAFETY: the caller's contract.
     unsafe {
         let mut sums = [[S::splat(T::zero()); V]; M];

@@ -8,11 +8,15 @@
 //! window are many. For each depth `p`, `l + p * left_step` holds M elements, which are broadcast, and `r + p * right_step` V
 //! vectors; all `M * V` sums stay in registers over the whole depth. Per depth: `M * V` FMAs, `V` loads and `M` broadcasts.
 
-use crate::simd::{Simd, prefetch};
+use crate::simd::{Simd, prefetch, prefetch_l2};
 
 /// Steps of depth that a left strip is prefetched ahead. Its lines are three or fewer apart and used once, which hardware prefetchers
 /// follow badly; this many steps take as long as a read from the last-level cache.
 const AHEAD: usize = 32;
+
+/// Bytes of the next slab that each step of depth asks for. A macro-tile of side s takes `s / mr * s / nr` calls of as many steps as a panel has
+/// rows, and its `2 s / nr` panels of the next slab are then covered if this is at least `2 mr nr / s` elements: 16 bytes for 192.
+pub(crate) const NEXT_STEP: usize = 16;
 
 /// Where the operands of a register tile lie: `runs` runs of `len` depths.
 #[derive(Clone, Copy, Debug)]
@@ -26,13 +30,16 @@ pub(crate) struct Depths {
     /// Elements from one depth to the next.
     pub(crate) left_step: usize,
     pub(crate) right_step: usize,
+    /// What to ask for meanwhile, into L2: the slab that comes next. Any address will do.
+    pub(crate) next: *const u8,
 }
 
 impl Depths {
     /// Depths `0..len`, `step` elements apart on both sides.
     pub(crate) fn dense(len: usize, step: usize) -> Depths {
         static START: usize = 0;
-        Depths { left: &START, right: &START, runs: 1, len, left_step: step, right_step: step }
+        let next = (&raw const START).cast();
+        Depths { left: &START, right: &START, runs: 1, len, left_step: step, right_step: step, next }
     }
 }
 
@@ -54,7 +61,7 @@ pub(crate) unsafe fn tile<T: Copy, S: Simd<T>, const M: usize, const V: usize>(
     fresh: bool,
     zero: T,
 ) {
-    let Depths { left, right, runs, len, left_step, right_step } = *depths;
+    let Depths { left, right, runs, len, left_step, right_step, mut next } = *depths;
     // SAFETY: the caller's contract; run < runs, p < len, i < M and v < V keep every access inside it.
     unsafe {
         let mut sums = [[S::splat(zero); V]; M];
@@ -80,6 +87,8 @@ pub(crate) unsafe fn tile<T: Copy, S: Simd<T>, const M: usize, const V: usize>(
                 #[cfg(not(miri))]
                 core::arch::asm!("", options(nostack, preserves_flags));
             }
+            prefetch_l2(next);
+            next = next.wrapping_add(NEXT_STEP);
             lp = lp.add(left_step);
             rp = rp.add(right_step);
         }

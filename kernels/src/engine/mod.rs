@@ -20,6 +20,7 @@ pub(crate) mod microkernel;
 pub mod pack;
 mod plan;
 pub(crate) mod rows;
+pub(crate) mod slab;
 
 use crate::element::Element;
 use crate::par::Par;
@@ -28,10 +29,10 @@ use core::ops::Range;
 use dyn_stack::{MemStack, StackReq};
 use epilogue::{Epilogue, Tile};
 use kernels::Kernels;
-use microkernel::Depths;
 use pack::Pack;
 pub(crate) use plan::{ALIGN, aligned};
 use plan::{Plan, Region, slabs_of};
+use slab::{Panels, Part, Slab};
 
 /// One tiled product: `left [m, k] * right [k, n]`.
 pub struct Engine<'a, T: Element> {
@@ -243,11 +244,12 @@ impl<'a, T: Element> Engine<'a, T> {
         for depths in slabs_of(depths) {
             let fresh = depths.start == first;
             let ahead = |packed: &'_ [T], from: usize| Panels {
-                ptr: packed[from / plan.nr * plan.nr * plan.k..].as_ptr(),
+                ptr: packed[from / plan.nr * plan.nr * plan.k + depths.start * plan.nr..].as_ptr(),
                 step: plan.nr * plan.k,
-                offset: depths.start * plan.nr,
+                continued: depths.end < plan.k,
             };
-            let slab = |memory: &'_ [T]| Panels { ptr: memory.as_ptr(), step: plan.nr * depths.len(), offset: 0 };
+            let slab =
+                |memory: &'_ [T]| Panels { ptr: memory.as_ptr(), step: plan.nr * depths.len(), continued: false };
             let [left_ahead, right_ahead] = plan.packs_ahead();
             let l = if left_ahead {
                 ahead(packed.left, rows.start)
@@ -264,7 +266,19 @@ impl<'a, T: Element> Engine<'a, T> {
                 // One tile: its rows are its columns.
                 None => l,
             };
-            self.slab((&rows, &cols), depths.len(), l, r, tile, fresh);
+            let slab = Slab {
+                rows: rows.len(),
+                cols: cols.len(),
+                depth: depths.len(),
+                left: l,
+                right: r,
+                part: match plan.region {
+                    Region::Full => Part::Full,
+                    Region::Lower => Part::Lower(rows.start - cols.start),
+                },
+            };
+            // SAFETY: panels hold this slab's depths; a tile has room for whole panels of columns.
+            unsafe { slab.add(tile.as_mut_ptr(), plan.tn, fresh, self.kernels) };
         }
     }
 
@@ -273,42 +287,6 @@ impl<'a, T: Element> Engine<'a, T> {
         let nr = self.plan.nr;
         for (first, panel) in indices.clone().step_by(nr).zip(slab.chunks_exact_mut(nr * depths.len())) {
             operand.pack(panel, first, depths.start, self.kernels);
-        }
-    }
-
-    /// Adds one slab to a tile.
-    fn slab(
-        &self,
-        (rows, cols): (&Range<usize>, &Range<usize>),
-        depth: usize,
-        left: Panels<T>,
-        right: Panels<T>,
-        tile: &mut [T],
-        fresh: bool,
-    ) {
-        let (plan, kernels) = (&self.plan, self.kernels);
-        let nr = plan.nr;
-        let depths = Depths::dense(depth, nr);
-        for j in (0..cols.len()).step_by(nr) {
-            let width = nr.min(cols.len() - j);
-            // Rows above the diagonal of a symmetric product are skipped, to the step.
-            let mut i = match plan.region {
-                Region::Full => 0,
-                Region::Lower => (cols.start + j).saturating_sub(rows.start) / kernels.mr * kernels.mr,
-            };
-            while i < rows.len() {
-                let step = kernels.rows_step(rows.len() - i);
-                let microkernel = kernels.tile(step, width);
-                // SAFETY: the kernels belong to an ISA this CPU has. Panels hold `depth` rows of nr from `offset` on; the
-                // tile has room for whole panels of columns, and rows i..i + step.
-                unsafe {
-                    let l = left.panel(i / nr).add(i % nr);
-                    let r = right.panel(j / nr);
-                    let c = tile.as_mut_ptr().add(i * plan.tn + j);
-                    microkernel(&depths, l, r, c, plan.tn, fresh);
-                }
-                i += step;
-            }
         }
     }
 
@@ -323,22 +301,5 @@ impl<'a, T: Element> Engine<'a, T> {
             ld: self.plan.tn,
             kernels: self.kernels,
         });
-    }
-}
-
-/// Panels in memory: `step` elements apart, read from `offset` on.
-#[derive(Clone, Copy)]
-struct Panels<T> {
-    ptr: *const T,
-    step: usize,
-    offset: usize,
-}
-
-impl<T> Panels<T> {
-    /// # Safety
-    /// The panel must exist.
-    unsafe fn panel(&self, index: usize) -> *const T {
-        // SAFETY: the caller's contract.
-        unsafe { self.ptr.add(index * self.step + self.offset) }
     }
 }
