@@ -1,0 +1,4 @@
+//! Many small matrices at once, one in each lane.
+
+pub(crate) mod blocks;
+pub(crate) mod lanes;
