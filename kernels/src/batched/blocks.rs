@@ -62,7 +62,14 @@ pub(crate) type Tile<V, const M: usize> = [[V; B]; M];
 /// # Safety
 /// On a CPU with S's instruction set, inside a function compiled for it; both blocks are readable.
 #[inline(always)]
-pub(crate) unsafe fn multiply<T: Float, S: Simd<T>, const M: usize, const L: usize, const R: usize, const MINUS: usize>(
+pub(crate) unsafe fn multiply<
+    T: Float,
+    S: Simd<T>,
+    const M: usize,
+    const L: usize,
+    const R: usize,
+    const MINUS: usize,
+>(
     acc: &mut Tile<S::V, M>,
     row: usize,
     left: *const T,
