@@ -1,6 +1,6 @@
 //! The leaves: blocks of at most [`LEAF`] rows and columns, copied to contiguous memory and worked on by whole rows.
 
-use super::{LEAF, Pivot};
+use super::LEAF;
 use crate::element::Element;
 use crate::engine::kernels::Kernels;
 use crate::simd::Simd;
@@ -15,16 +15,10 @@ pub(crate) struct Block<T>(pub(crate) [[T; LEAF]; LEAF]);
 /// What is done with blocks `l` (lower triangular) and `x`, of `n` rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum LeafOp {
-    /// `x <- l`'s factor transposed, `l = x^T x`: `x` comes as the transpose of `l`'s lower triangle.
-    Potrf,
     /// `x <- l^-1 x`
     Solve,
     /// `x <- l^-T x`
     SolveTransposed,
-    /// `x <- l x`
-    Multiply,
-    /// `x <- l^T x`
-    MultiplyTransposed,
 }
 
 /// `x <- x + factor y`, rows of LEAF elements.
@@ -43,31 +37,17 @@ unsafe fn add_row<T: Float, S: Simd<T>>(x: &mut [T; LEAF], factor: T, y: &[T; LE
     }
 }
 
-/// One leaf operation; for [`LeafOp::Potrf`] the row of the first pivot that is not positive and finite, else `n`.
+/// One leaf operation.
 /// Every entry is divided by its pivot, not multiplied by a reciprocal: one rounding, as the bounds assume.
 ///
 /// # Safety
 /// As [`add_row`]; `n <= LEAF`.
 #[inline(always)]
-pub(crate) unsafe fn leaf<T: Float, S: Simd<T>>(op: LeafOp, n: usize, l: &Block<T>, x: &mut Block<T>) -> usize {
+pub(crate) unsafe fn leaf<T: Float, S: Simd<T>>(op: LeafOp, n: usize, l: &Block<T>, x: &mut Block<T>) {
     let (l, x) = (&l.0, &mut x.0);
     let divide = |row: &mut [T; LEAF], pivot: T| row.iter_mut().for_each(|x| *x = *x / pivot);
     // SAFETY (all add_row): the caller's contract.
     match op {
-        LeafOp::Potrf => {
-            for j in 0..n {
-                let value = x[j][j];
-                if !(value > T::zero() && value.is_finite()) {
-                    return j;
-                }
-                divide(&mut x[j], value.sqrt());
-                let row = x[j];
-                for i in j + 1..n {
-                    // SAFETY: as above.
-                    unsafe { add_row::<T, S>(&mut x[i], -row[i], &row) }
-                }
-            }
-        }
         LeafOp::Solve => {
             for i in 0..n {
                 let mut row = x[i];
@@ -90,28 +70,7 @@ pub(crate) unsafe fn leaf<T: Float, S: Simd<T>>(op: LeafOp, n: usize, l: &Block<
                 x[i] = row;
             }
         }
-        LeafOp::Multiply => {
-            for i in (0..n).rev() {
-                let mut row = [T::zero(); LEAF];
-                for k in 0..=i {
-                    // SAFETY: as above.
-                    unsafe { add_row::<T, S>(&mut row, l[i][k], &x[k]) }
-                }
-                x[i] = row;
-            }
-        }
-        LeafOp::MultiplyTransposed => {
-            for i in 0..n {
-                let mut row = [T::zero(); LEAF];
-                for k in i..n {
-                    // SAFETY: as above.
-                    unsafe { add_row::<T, S>(&mut row, l[k][i], &x[k]) }
-                }
-                x[i] = row;
-            }
-        }
     }
-    n
 }
 
 impl<T: Element> Block<T> {
@@ -157,51 +116,6 @@ impl<T: Element> Block<T> {
         self.0.iter_mut().enumerate().for_each(|(i, row)| row[i + 1..].fill(T::zero()));
         self
     }
-
-    fn write_lower(&self, mut a: MatMut<'_, T>) {
-        for i in 0..a.rows() {
-            (0..=i).for_each(|j| a.set([i, j], self.0[i][j]));
-        }
-    }
-
-    fn transposed(&self) -> Self {
-        let mut block = Block::ZERO();
-        (0..LEAF).for_each(|i| (0..LEAF).for_each(|j| block.0[j][i] = self.0[i][j]));
-        block
-    }
-}
-
-/// `A = L L^T` on the lower triangle.
-pub(super) fn potrf<T: Element>(a: MatMut<'_, T>, kernels: &Kernels<T>) -> Result<(), Pivot<T>> {
-    let n = a.rows();
-    let l = Block::read(a.as_ref(), kernels).lower();
-    let mut u = l.transposed();
-    // SAFETY: the kernels belong to an ISA this CPU has.
-    let index = unsafe { (kernels.leaf)(LeafOp::Potrf, n, &l, &mut u) };
-    if index < n {
-        return Err(Pivot { index, value: u.0[index][index] });
-    }
-    u.transposed().write_lower(a);
-    Ok(())
-}
-
-/// `L <- L^-1` on the lower triangle. Each row of `Y` is solved for from `Y L = I`, so that it is the left residual that is small.
-pub(super) fn trtri<T: Element>(a: MatMut<'_, T>, kernels: &Kernels<T>) {
-    let l = Block::read(a.as_ref(), kernels).lower();
-    let mut y = Block::ZERO();
-    (0..a.rows()).for_each(|i| y.0[i][i] = T::one());
-    // SAFETY: the kernels belong to an ISA this CPU has.
-    unsafe { (kernels.leaf)(LeafOp::SolveTransposed, a.rows(), &l, &mut y) };
-    y.transposed().write_lower(a);
-}
-
-/// `Y <- Y^T Y` on the lower triangle.
-pub(super) fn lauum<T: Element>(a: MatMut<'_, T>, kernels: &Kernels<T>) {
-    let y = Block::read(a.as_ref(), kernels).lower();
-    let mut x = y;
-    // SAFETY: the kernels belong to an ISA this CPU has.
-    unsafe { (kernels.leaf)(LeafOp::MultiplyTransposed, a.rows(), &y, &mut x) };
-    x.write_lower(a);
 }
 
 /// Applies `op` with a leaf triangle to all columns of `b`, block by block.

@@ -1,26 +1,27 @@
 //! Cholesky factors of symmetric matrices and what follows from them: damped inverses and solves.
 //!
-//! Every sweep halves its matrix until a leaf of [`LEAF`] rows is left, so that all but the leaves is products on the
-//! engine, whatever the cache sizes:
-//!
 //! ```text
-//! potrf   A = L L^T      [A11    ]   L11 = potrf(A11),  L21 = A21 L11^-T (trsm),  A22 <- A22 - L21 L21^T,  L22 = potrf(A22)
-//!                        [A21 A22]
-//! trtri   Y = L^-1       Y22 = trtri(L22),  Y21 = -(Y22 L21) L11^-1 (trmm, trsm),  Y11 = trtri(L11)
-//! lauum   Y^T Y          X11 = lauum(Y11) + Y21^T Y21,  X21 = Y22^T Y21,  X22 = lauum(Y22)
-//! trsm    B <- L^-1 B    B1 <- L11^-1 B1,  B2 <- B2 - L21 B1,  B2 <- L22^-1 B2
+//! potrf   A = L L^T        L_IJ = (A_IJ - sum_(K<J) L_IK L_JK^T) L_JJ^-T
+//! trtri   Y = L^-1         Y_IJ = (I_IJ - sum_(K>J) Y_IK L_KJ) L_JJ^-1,    J descending
+//! lauum   X = Y^T Y        X_IJ = sum_(K>=I) Y_KI^T Y_KJ
 //! ```
+//!
+//! Every block is one sum over finished blocks, taken at once on panels that are packed already, both ways (`packed`), then
+//! substituted by strips of mr columns (`strips`), so that nothing but the microkernel and the strips' small triangles does arithmetic.
+//! All three sweeps are one list of tasks (`schedule`). Of the orders of Bientinesi, Gunter & van de Geijn (2008) these are the ones that sum
+//! (left-looking): the one-sweep order, which updates the whole matrix once a panel, substitutes `L Y = I` instead and would leave
+//! `|Y L - I|`, on which the inverse's residual rests, unbounded.
 
-mod inverse;
 pub(crate) mod leaf;
-mod potrf;
+mod packed;
+mod schedule;
+pub(crate) mod strips;
+mod sweeps;
+mod tiles;
 mod triangular;
 
-pub use inverse::{damped_cholesky, damped_inverse, damped_inverse_scratch};
-pub use potrf::{potrf, potrf_scratch};
-pub use triangular::{
-    lauum, lauum_scratch, solve_left, solve_lower, solve_lower_transposed, solve_scratch, trtri, trtri_scratch,
-};
+pub use sweeps::{damped_cholesky, damped_inverse, damped_inverse_scratch, potrf, potrf_scratch, trtri, trtri_scratch};
+pub use triangular::{solve_left, solve_lower, solve_lower_transposed, solve_scratch};
 
 /// Rows of a leaf: small enough that its row operations, which run at a fraction of the engine's rate, hardly count
 /// (`LEAF / n` of the work), large enough that products are worth their packing.
@@ -38,10 +39,4 @@ pub struct Pivot<T> {
     pub index: usize,
     /// Its value, the diagonal of what is left to factor.
     pub value: T,
-}
-
-impl<T> Pivot<T> {
-    fn after(self, rows: usize) -> Self {
-        Pivot { index: self.index + rows, ..self }
-    }
 }

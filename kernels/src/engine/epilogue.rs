@@ -2,9 +2,8 @@
 
 use super::kernels::Kernels;
 use crate::element::Element;
-use crate::par::Par;
 use crate::simd::{line, prefetch};
-use crate::view::{MatMut, MatRef};
+use crate::view::MatMut;
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -79,6 +78,11 @@ impl<'a, T: Element> Shared<'a, T> {
     /// Address of an entry.
     pub(crate) fn at(&self, i: usize, j: usize) -> *mut T {
         self.ptr.wrapping_offset(i as isize * self.row_step + j as isize * self.col_step)
+    }
+
+    /// Elements from one row to the next, if the entries of a row are contiguous and rows ascend.
+    pub(crate) fn contiguous_rows(&self) -> Option<usize> {
+        (self.col_step == 1).then(|| usize::try_from(self.row_step).ok()).flatten()
     }
 
     /// Asks for `len` contiguous entries, from (i, j) on, before they are written: they need not exist.
@@ -190,73 +194,6 @@ pub(crate) unsafe fn mirror<T: Element>(
             }
         }
     }
-}
-
-/// Rows that one task of an entrywise pass over a matrix takes.
-const ROWS: usize = 64;
-
-/// Calls `task` with ranges of at most [`ROWS`] of `n` rows; on the calling thread if there are few.
-fn for_each_rows(n: usize, par: Par, task: &(dyn Fn(Range<usize>) + Sync)) {
-    par.at_most(n / (2 * ROWS)).for_each(n.div_ceil(ROWS), &|_, block| {
-        // The last rows of a triangle are the longest.
-        let end = n - block * ROWS;
-        task(end.saturating_sub(ROWS)..end);
-    });
-}
-
-/// Copies the lower triangle to the upper.
-pub(crate) fn mirror_lower<T: Element>(mut out: MatMut<'_, T>, par: Par) {
-    let kernels = T::kernels(par.isa());
-    let n = out.rows();
-    assert_eq!(n, out.cols(), "mirror_lower: the matrix is not square");
-    let shared = Shared::new(&mut out);
-    for_each_rows(n, par, &|rows| {
-        let cols = 0..rows.end;
-        // SAFETY: the matrix is borrowed exclusively; these rows below the diagonal and their mirror image are this task's.
-        unsafe { mirror(&shared, rows, cols, kernels) }
-    });
-}
-
-/// `out <- alpha a` on the lower triangle.
-pub(crate) fn scale_lower<T: Element>(mut out: MatMut<'_, T>, alpha: T, a: MatRef<'_, T>, par: Par) {
-    let kernels = T::kernels(par.isa());
-    let n = out.rows();
-    assert!(out.shape() == [n, n] && a.shape() == [n, n], "scale_lower: shapes disagree");
-    let shared = Shared::new(&mut out);
-    let [rs, cs] = a.strides();
-    for_each_rows(n, par, &|rows| {
-        for i in rows {
-            if cs == 1 && shared.col_step == 1 {
-                let row = a.as_ptr().wrapping_offset(i as isize * rs);
-                // SAFETY: the kernels belong to an ISA this CPU has; i + 1 entries of row i on both sides, this task's alone.
-                unsafe { (kernels.blend)(shared.at(i, 0), row, i + 1, alpha, T::zero()) };
-            } else {
-                // SAFETY: (i, j) lies inside the output, in a row that is this task's alone.
-                (0..=i).for_each(|j| unsafe { *shared.at(i, j) = alpha * a.at([i, j]) });
-            }
-        }
-    });
-}
-
-/// `out <- -out`
-pub(crate) fn negate<T: Element>(out: &mut MatMut<'_, T>, par: Par) {
-    let kernels = T::kernels(par.isa());
-    let [m, n] = out.shape();
-    let shared = Shared::new(out);
-    // Along whichever axis is contiguous.
-    let (outer, inner, step) = if shared.row_step == 1 { (n, m, [0, 1]) } else { (m, n, [1, 0]) };
-    for_each_rows(outer, par, &|lines| {
-        for i in lines {
-            let line = shared.at(i * step[0], i * step[1]);
-            if shared.row_step == 1 || shared.col_step == 1 {
-                // SAFETY: the kernels belong to an ISA this CPU has; one contiguous line of the output onto itself, this task's alone.
-                unsafe { (kernels.blend)(line, line, inner, -T::one(), T::zero()) };
-            } else {
-                // SAFETY: (i, j) lies inside the output, in a line that is this task's alone.
-                (0..inner).for_each(|j| unsafe { *shared.at(i, j) = -*shared.at(i, j) });
-            }
-        }
-    });
 }
 
 impl<T: Element> Epilogue<T> for StoreSymmetric<'_, T> {

@@ -5,6 +5,7 @@ use super::rows;
 use crate::batched::group::{self, Group};
 use crate::batched::sweeps::Pivots;
 use crate::cholesky::leaf::{self, Block, LeafOp};
+use crate::cholesky::strips::{self, FactorFn, SolveFn, Strip};
 use crate::conv::assemble::{AssembleFn, Assembly, Scratch};
 use crate::conv::depthwise::{self, LanesFn};
 use crate::isa::{Isa, Level};
@@ -36,13 +37,16 @@ pub struct Kernels<T: 'static> {
     /// See [`rows::transpose`].
     pub(crate) transpose: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`leaf::leaf`].
-    pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>) -> usize,
+    pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>),
     /// `lanes[log2 rows][log2 columns]`: see [`depthwise::tile`].
     lanes_tiles: [[LanesFn<T>; depthwise::STEPS]; depthwise::STEPS],
     /// See [`Assembly::rows`].
     pub(crate) assemble: AssembleFn<T>,
     /// See [`group::group`].
     pub(crate) group: unsafe fn(&mut Group<T>, *mut T) -> Pivots<T>,
+    /// `[vectors - 1]`: see [`strips::factor`] and [`strips::solve`].
+    factor_strips: [FactorFn<T>; MAX_VECTORS],
+    solve_strips: [SolveFn<T>; MAX_VECTORS],
     /// See [`rows::fma_chains`].
     pub(crate) fma_chains: unsafe fn(usize) -> T,
 }
@@ -56,6 +60,12 @@ impl<T> Kernels<T> {
     /// The microkernel for `rows` (from [`Kernels::rows_step`]) and `cols <= nr` columns, rounded up to vectors.
     pub(crate) fn tile(&self, rows: usize, cols: usize) -> TileFn<T> {
         self.tiles[cols.div_ceil(self.lanes) - 1][rows.ilog2() as usize]
+    }
+
+    /// The strip kernels for `width <= nr` lanes, rounded up to vectors.
+    pub(crate) fn strips(&self, width: usize) -> (FactorFn<T>, SolveFn<T>) {
+        let vectors = width.div_ceil(self.lanes) - 1;
+        (self.factor_strips[vectors], self.solve_strips[vectors])
     }
 
     /// The largest number of rows, or columns, of a depthwise tile that is at most `count >= 1`.
@@ -126,7 +136,7 @@ macro_rules! table {
                 unsafe { rows::transpose::<$t, S>(dst, dst_step, src, src_step, rows, cols) }
             }
             $(#[$feature])?
-            unsafe fn leaf_op(op: LeafOp, n: usize, l: &Block<$t>, x: &mut Block<$t>) -> usize {
+            unsafe fn leaf_op(op: LeafOp, n: usize, l: &Block<$t>, x: &mut Block<$t>) {
                 // SAFETY: see above.
                 unsafe { leaf::leaf::<$t, S>(op, n, l, x) }
             }
@@ -149,6 +159,16 @@ macro_rules! table {
             unsafe fn lane_group(matrices: &mut Group<$t>, memory: *mut $t) -> Pivots<$t> {
                 // SAFETY: see above.
                 unsafe { group::group::<$t, S, { $max_rows / 2 }>(matrices, memory) }
+            }
+            $(#[$feature])?
+            unsafe fn factor_strip<const V: usize>(strip: &Strip<$t>, diagonal: usize) -> usize {
+                // SAFETY: see above.
+                unsafe { strips::factor::<$t, S, { <S as Simd<$t>>::ROWS }, V>(strip, diagonal) }
+            }
+            $(#[$feature])?
+            unsafe fn solve_strip<const V: usize>(strip: &Strip<$t>) {
+                // SAFETY: see above.
+                unsafe { strips::solve::<$t, S, { <S as Simd<$t>>::ROWS }, V>(strip) }
             }
             $(#[$feature])?
             unsafe fn fma_chains(rounds: usize) -> $t {
@@ -179,6 +199,8 @@ macro_rules! table {
                 ],
                 assemble,
                 group: lane_group,
+                factor_strips: [factor_strip::<1>, factor_strip::<2>, factor_strip::<$max_vectors>],
+                solve_strips: [solve_strip::<1>, solve_strip::<2>, solve_strip::<$max_vectors>],
                 fma_chains,
             };
             const _: () = assert!(<S as Simd<$t>>::ROWS == $max_rows && <S as Simd<$t>>::VECTORS == $max_vectors);

@@ -30,8 +30,9 @@ use dyn_stack::{MemStack, StackReq};
 use epilogue::{Epilogue, Tile};
 use kernels::Kernels;
 use pack::Pack;
+pub(crate) use plan::slabs_of;
 pub(crate) use plan::{ALIGN, aligned};
-use plan::{Plan, Region, slabs_of};
+use plan::{Plan, Region};
 use slab::{Panels, Part, Slab};
 
 /// One tiled product: `left [m, k] * right [k, n]`.

@@ -19,6 +19,7 @@ macro_rules! avx2 {
             const LANES: usize = $lanes;
             const VECTORS: usize = 3;
             const ROWS: usize = 4;
+            const FUSED: bool = true;
 
             #[inline(always)]
             unsafe fn splat(x: $t) -> $v {

@@ -16,6 +16,7 @@ macro_rules! avx512 {
             const LANES: usize = $lanes;
             const VECTORS: usize = 3;
             const ROWS: usize = 8;
+            const FUSED: bool = true;
 
             #[inline(always)]
             unsafe fn splat(x: $t) -> $v {

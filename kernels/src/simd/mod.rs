@@ -51,6 +51,8 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
     const VECTORS: usize;
     /// Rows of the register tile.
     const ROWS: usize;
+    /// Whether [`fma`](Simd::fma) rounds once.
+    const FUSED: bool;
 
     unsafe fn splat(x: T) -> Self::V;
     unsafe fn load(p: *const T) -> Self::V;

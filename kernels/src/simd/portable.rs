@@ -38,6 +38,7 @@ macro_rules! portable {
             const LANES: usize = $lanes;
             const VECTORS: usize = 2;
             const ROWS: usize = 4;
+            const FUSED: bool = false;
 
             #[inline(always)]
             unsafe fn splat(x: $t) -> Self::V {

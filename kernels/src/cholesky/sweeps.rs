@@ -1,0 +1,229 @@
+//! The sweeps: factor, inverse of a triangle, inverse.
+
+use super::Pivot;
+use super::packed::Packed;
+use super::schedule::{Goal, Schedule, Task, words};
+use super::tiles::{Reciprocals, Tiles};
+use crate::element::Element;
+use crate::engine::epilogue::{Blend, Shared, StoreSymmetric, Triangle};
+use crate::engine::kernels::Kernels;
+use crate::engine::{Buffers, aligned};
+use crate::par::Par;
+use crate::view::{MatMut, MatRef};
+use dyn_stack::{MemStack, StackReq};
+
+/// Sizes that follow from the shape and the instruction set, never from the number of threads.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Rows padded to a multiple of mr.
+    padded: usize,
+    /// Side of a block.
+    side: usize,
+    blocks: usize,
+    /// Elements of a packed triangle.
+    packed: usize,
+}
+
+impl Plan {
+    /// Blocks along a side that keep a few threads busy to the end.
+    const BLOCKS: usize = 12;
+    /// Bytes of the largest macro-tile, which stays in L2 with its two slabs.
+    const TILE: usize = 240 * 240 * 4;
+    /// Multiply-adds below which an inverse runs on the calling thread.
+    const PARALLEL_WORK: usize = 1 << 21;
+
+    fn new<T>(n: usize, kernels: &Kernels<T>) -> Plan {
+        let nr = kernels.nr;
+        let padded = n.next_multiple_of(kernels.mr);
+        let largest = (Self::TILE / size_of::<T>()).isqrt() / nr * nr;
+        let side = padded.div_ceil(Self::BLOCKS).next_multiple_of(nr).clamp(nr, largest);
+        Plan { padded, side, blocks: padded.div_ceil(side), packed: Packed::<f64>::len(padded, nr) }
+    }
+
+    fn par(&self, par: Par) -> Par {
+        let work = self.padded.saturating_pow(3) / 2;
+        par.at_most(if work < Self::PARALLEL_WORK { 1 } else { self.blocks })
+    }
+}
+
+fn scratch<T: Element>(n: usize, goal: Goal, par: Par) -> StackReq {
+    let plan = Plan::new(n, T::kernels(par.isa()));
+    let req = |len: usize| StackReq::new_aligned::<T>(len, crate::engine::ALIGN);
+    let triangles = if goal == Goal::Factor { 1 } else { 2 };
+    StackReq::all_of(&[
+        StackReq::new::<usize>(words(plan.blocks)),
+        req(plan.padded),
+        req(plan.packed),
+        req(plan.packed * (triangles - 1)),
+        req(plan.side * plan.side * plan.par(par).degree()),
+    ])
+}
+
+/// What is read, and where results go.
+struct Sweep<'a, T> {
+    goal: Goal,
+    a: MatRef<'a, T>,
+    scale: T,
+    damping: T,
+    triangle: Option<Shared<'a, T>>,
+    product: Option<StoreSymmetric<'a, T>>,
+}
+
+impl<T: Element> Sweep<'_, T> {
+    fn run(self, par: Par, stack: &mut MemStack) -> Result<(), Pivot<T>> {
+        let (n, kernels) = (self.a.rows(), T::kernels(par.isa()));
+        if n == 0 {
+            return Ok(());
+        }
+        let plan = Plan::new(n, kernels);
+        let par = plan.par(par);
+        let (mut words, stack) = stack.make_with(words(plan.blocks), |_| 0usize);
+        let (reciprocals, stack) = aligned::<T>(stack, plan.padded);
+        let (l, stack) = aligned::<T>(stack, plan.packed);
+        let (y, stack) = aligned::<T>(stack, if self.goal == Goal::Factor { 0 } else { plan.packed });
+        let (tiles, _) = aligned::<T>(stack, plan.side * plan.side * par.degree());
+        if !plan.padded.is_multiple_of(kernels.nr) {
+            // Lanes beyond the last panel's columns are read, but never used.
+            let last = plan.packed - plan.packed / plan.padded.div_ceil(kernels.nr);
+            for memory in [&mut *l, &mut *y] {
+                memory.iter_mut().skip(last).for_each(|x| _ = x.write(T::zero()));
+            }
+        }
+        let shared = Tiles {
+            kernels,
+            n,
+            padded: plan.padded,
+            side: plan.side,
+            a: self.a,
+            scale: self.scale,
+            damping: self.damping,
+            l: Packed::new(l, plan.padded, kernels.nr),
+            y: (self.goal != Goal::Factor).then(|| Packed::new(y, plan.padded, kernels.nr)),
+            reciprocals: Reciprocals(reciprocals.as_mut_ptr().cast()),
+            triangle: self.triangle,
+            product: self.product,
+        };
+        if self.goal == Goal::Triangle {
+            shared.take_factor();
+        }
+        let tiles = Buffers::new(tiles, par.degree());
+        let schedule = Schedule::new(self.goal, plan.blocks, &mut words);
+        let body = |worker: usize| {
+            // SAFETY: one tile for each worker; the schedule hands out each task once, when what it reads is finished.
+            schedule.work(&|task| unsafe {
+                let tile = tiles.part(worker).as_mut_ptr();
+                match task {
+                    Task::Factor { j, i } => return shared.factor(j, i, tile),
+                    Task::Invert { i } => shared.invert(i, tile),
+                    Task::Multiply { i, j } => shared.multiply(i, j, tile),
+                }
+                Ok(())
+            });
+        };
+        par.enter(|| par.workers(&body));
+        schedule.outcome()
+    }
+}
+
+/// `A = L L^T` in place: reads and writes the lower triangle only. `n³ / 6` multiply-adds.
+///
+/// # Errors
+/// The first pivot that is not positive or not finite; the lower triangle then holds an unfinished factor.
+///
+/// # Panics
+/// If `a` is not square, or `stack` holds less than [`potrf_scratch`].
+pub fn potrf<T: Element>(mut a: MatMut<'_, T>, par: Par, stack: &mut MemStack) -> Result<(), Pivot<T>> {
+    let ([m, n], strides) = (a.shape(), a.strides());
+    assert_eq!(m, n, "potrf: the matrix is not square");
+    let out = Shared::new(&mut a);
+    // SAFETY: the memory of `a`, exclusively borrowed; each task reads its block before it writes it.
+    let read = unsafe { MatRef::from_raw(out.at(0, 0), [n, n], strides) };
+    factor(out, read, T::one(), T::zero(), par, stack)
+}
+
+fn factor<'a, T: Element>(
+    out: Shared<'a, T>,
+    a: MatRef<'a, T>,
+    scale: T,
+    damping: T,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Pivot<T>> {
+    Sweep { goal: Goal::Factor, a, scale, damping, triangle: Some(out), product: None }.run(par, stack)
+}
+
+/// Scratch of [`potrf`] and [`damped_cholesky`].
+pub fn potrf_scratch<T: Element>(n: usize, par: Par) -> StackReq {
+    scratch::<T>(n, Goal::Factor, par)
+}
+
+/// The lower triangle of `L` with `scale A + damping I = L L^T`; reads the lower triangle of `a`, writes that of `out`.
+/// Scratch: [`potrf_scratch`].
+///
+/// # Errors
+/// The first pivot that is not positive or not finite; `out` then holds an unfinished factor.
+///
+/// # Panics
+/// If shapes disagree, or the scratch is too small.
+pub fn damped_cholesky<T: Element>(
+    mut out: MatMut<'_, T>,
+    a: MatRef<'_, T>,
+    scale: T,
+    damping: T,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Pivot<T>> {
+    let [m, n] = a.shape();
+    assert!(m == n && out.shape() == [n, n], "damped_cholesky: shapes disagree");
+    factor(Shared::new(&mut out), a, scale, damping, par, stack)
+}
+
+/// `L <- L^-1` in place, lower triangle; the rest is not touched. The left residual `|Y L - I|` is small. `n³ / 6` multiply-adds.
+///
+/// # Panics
+/// If `l` is not square, or `stack` holds less than [`trtri_scratch`].
+pub fn trtri<T: Element>(mut l: MatMut<'_, T>, par: Par, stack: &mut MemStack) {
+    let ([m, n], strides) = (l.shape(), l.strides());
+    assert_eq!(m, n, "trtri: the triangle is not square");
+    let out = Shared::new(&mut l);
+    // SAFETY: the memory of `l`, exclusively borrowed; it is read whole before it is written.
+    let a = unsafe { MatRef::from_raw(out.at(0, 0), [n, n], strides) };
+    let sweep =
+        Sweep { goal: Goal::Triangle, a, scale: T::one(), damping: T::zero(), triangle: Some(out), product: None };
+    let outcome = sweep.run(par, stack);
+    debug_assert!(outcome.is_ok(), "no pivot is tested");
+}
+
+/// Scratch of [`trtri`].
+pub fn trtri_scratch<T: Element>(n: usize, par: Par) -> StackReq {
+    scratch::<T>(n, Goal::Triangle, par)
+}
+
+/// `(scale A + damping I)^-1` of a symmetric matrix, by `L^-T L^-1`; reads the lower triangle of `a`. `n³ / 2` multiply-adds.
+///
+/// # Errors
+/// The first pivot that is not positive or not finite; `out` is then as it was.
+///
+/// # Panics
+/// If shapes disagree, or `stack` holds less than [`damped_inverse_scratch`].
+pub fn damped_inverse<T: Element>(
+    out: MatMut<'_, T>,
+    a: MatRef<'_, T>,
+    scale: T,
+    damping: T,
+    triangle: Triangle,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Pivot<T>> {
+    let [m, n] = a.shape();
+    assert!(m == n && out.shape() == [n, n], "damped_inverse: shapes disagree");
+    // SAFETY: the output has the inverse's shape, and each block is multiplied once.
+    let product = unsafe { StoreSymmetric::new(out, Blend::set(T::one()), triangle) };
+    let sweep = Sweep { goal: Goal::Inverse, a, scale, damping, triangle: None, product: Some(product) };
+    sweep.run(par, stack)
+}
+
+/// Scratch of [`damped_inverse`].
+pub fn damped_inverse_scratch<T: Element>(n: usize, par: Par) -> StackReq {
+    scratch::<T>(n, Goal::Inverse, par)
+}
