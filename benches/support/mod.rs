@@ -35,7 +35,7 @@ impl Family {
             | Job::ConvCovariance { .. }
             | Job::Moments { .. } => Family::Covariance,
             Job::Product { .. } | Job::Foof { .. } | Job::FoofLowRank { .. } | Job::Kfac { .. } => Family::Product,
-            Job::Inverse { .. } | Job::Cholesky { .. } | Job::Solve { .. } => Family::Inverse,
+            Job::Inverse { .. } | Job::Batched { .. } | Job::Cholesky { .. } | Job::Solve { .. } => Family::Inverse,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! faer on the same work, where it has it: its fastest way with the same inputs and outputs.
 
-use super::data::{DAMPING, RATE, covariance_matrix, uniform};
+use super::data::{DAMPING, RATE, covariance_matrices, covariance_matrix, uniform};
 use super::jobs::{Images, Job};
 use super::ours::Work;
 use dyn_stack::{MemBuffer, MemStack};
@@ -35,6 +35,7 @@ pub fn work(job: Job, ours: Par) -> Option<Work> {
         Job::Covariance { n, d, triangle } => covariance(n, d, triangle, ours),
         Job::ConvCovariance { images, triangle } => conv_covariance(images, triangle, ours),
         Job::Inverse { n, triangle } => inverse(n, triangle, ours),
+        Job::Batched { batch, n } => batched(batch, n, ours),
         Job::Cholesky { n } => {
             let (a, mut out, par) = (square(n, ours), Mat::zeros(n, n), threads(ours, n));
             let mut memory = MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f32>(n, par, Default::default()));
@@ -175,6 +176,31 @@ fn inverse(n: usize, triangle: Triangle, ours: Par) -> Work {
         if triangle == Triangle::Full {
             mirror(out.as_mut());
         }
+    })
+}
+
+/// A loop over the batch, on all threads of the pool.
+fn batched(batch: usize, n: usize, ours: Par) -> Work {
+    let (a, mut out) = (covariance_matrices(batch, n, ours), vec![0.0; batch * n * n]);
+    let factor = llt::factor::cholesky_in_place_scratch::<f32>(n, faer::Par::Seq, Default::default());
+    let scratch = factor.or(llt::inverse::inverse_scratch::<f32>(n, faer::Par::Seq));
+    let stretch = batch.div_ceil(ours.degree());
+    Box::new(move || {
+        out.par_chunks_mut(stretch * n * n).zip(a.par_chunks(stretch * n * n)).for_each(|(out, a)| {
+            let (mut memory, mut l) = (MemBuffer::new(scratch), Mat::zeros(n, n));
+            for (out, a) in out.chunks_exact_mut(n * n).zip(a.chunks_exact(n * n)) {
+                // Symmetric: column-major is row-major.
+                damped_factor(
+                    MatRef::from_column_major_slice(a, n, n),
+                    l.as_mut(),
+                    faer::Par::Seq,
+                    MemStack::new(&mut memory),
+                );
+                let mut out = MatMut::from_column_major_slice_mut(out, n, n);
+                llt::inverse::inverse(out.rb_mut(), l.as_ref(), faer::Par::Seq, MemStack::new(&mut memory));
+                mirror(out);
+            }
+        });
     })
 }
 

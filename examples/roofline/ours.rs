@@ -1,8 +1,9 @@
 //! Our side of every job.
 
-use super::data::{DAMPING, RATE, covariance_matrix, dense, uniform};
+use super::data::{DAMPING, RATE, covariance_matrices, covariance_matrix, dense, uniform};
 use super::jobs::{Images, Job};
 use dyn_stack::{MemBuffer, MemStack, StackReq};
+use foof_kernels::batched::{self, Damping};
 use foof_kernels::conv::{self, ConvSpec, Plan};
 use foof_kernels::covariance::{self, Bias, Sharing, Spec, covariance, second_moments, second_moments_scratch};
 use foof_kernels::product::{product, product_scratch};
@@ -53,6 +54,7 @@ pub fn work(job: Job, par: Par) -> Work {
                 cholesky::damped_inverse(out, a, 1.0, DAMPING, triangle, par, stack).expect(POSITIVE);
             })
         }
+        Job::Batched { batch, n } => batched(batch, n, par),
         Job::Cholesky { n } => {
             let (a, mut out) = (covariance_matrix(n, 1, par), vec![0.0; n * n]);
             with_scratch(cholesky::potrf_scratch::<f32>(n, par), move |stack| {
@@ -121,6 +123,16 @@ fn conv_covariance(images: Images, triangle: Triangle, par: Par) -> Work {
         let x = View::new(&x, shape).expect("the buffer has the shape's length");
         let out = ViewMut::new(&mut out, out_shape).expect("the buffer has the shape's length");
         conv::covariance(out, x, &plan, &spec, par, stack);
+    })
+}
+
+fn batched(batch: usize, n: usize, par: Par) -> Work {
+    let (a, mut out) = (covariance_matrices(batch, n, par), vec![0.0; batch * n * n]);
+    with_scratch(batched::damped_inverse_scratch::<f32>([batch, n], par), move |stack| {
+        let out = ViewMut::new(&mut out, [batch, n, n]).expect("the buffer has the shape's length");
+        let damping = Damping::Same(DAMPING);
+        batched::damped_inverse(out, tensor(&a, [batch, n, n]), 1.0, damping, Triangle::Full, par, stack)
+            .expect(POSITIVE);
     })
 }
 

@@ -2,6 +2,8 @@
 
 use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
+use crate::batched::group::{self, Group};
+use crate::batched::sweeps::Pivots;
 use crate::cholesky::leaf::{self, Block, LeafOp};
 use crate::conv::assemble::{AssembleFn, Assembly, Scratch};
 use crate::conv::depthwise::{self, LanesFn};
@@ -39,6 +41,8 @@ pub struct Kernels<T: 'static> {
     lanes_tiles: [[LanesFn<T>; depthwise::STEPS]; depthwise::STEPS],
     /// See [`Assembly::rows`].
     pub(crate) assemble: AssembleFn<T>,
+    /// See [`group::group`].
+    pub(crate) group: unsafe fn(&mut Group<T>, *mut T) -> Pivots<T>,
     /// See [`rows::fma_chains`].
     pub(crate) fma_chains: unsafe fn(usize) -> T,
 }
@@ -142,6 +146,11 @@ macro_rules! table {
                 unsafe { assembly.rows::<S>(channels, outer, scratch, memory) }
             }
             $(#[$feature])?
+            unsafe fn lane_group(matrices: &mut Group<$t>, memory: *mut $t) -> Pivots<$t> {
+                // SAFETY: see above.
+                unsafe { group::group::<$t, S, { $max_rows / 2 }>(matrices, memory) }
+            }
+            $(#[$feature])?
             unsafe fn fma_chains(rounds: usize) -> $t {
                 // SAFETY: see above.
                 unsafe { rows::fma_chains::<$t, S>(rounds) }
@@ -169,6 +178,7 @@ macro_rules! table {
                     [lanes::<4, 1>, lanes::<4, 2>, lanes::<4, 4>],
                 ],
                 assemble,
+                group: lane_group,
                 fma_chains,
             };
             const _: () = assert!(<S as Simd<$t>>::ROWS == $max_rows && <S as Simd<$t>>::VECTORS == $max_vectors);

@@ -12,7 +12,7 @@ static MASK_64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 macro_rules! avx2 {
     ($t:ident, $v:ident, $lanes:literal, $mask:ident, $set:ident, $load:ident, $store:ident, $mask_load:ident, $mask_store:ident,
-     $add:ident, $mul:ident, $fma:ident) => {
+     $add:ident, $mul:ident, $fma:ident, $fnma:ident, $div:ident, $sqrt:ident, $compare:ident, $and:ident, $signs:ident) => {
         // SAFETY of every body: the trait's contract gives the instruction set; pointers are the caller's to vouch for.
         impl Simd<$t> for Avx2 {
             type V = $v;
@@ -67,6 +67,30 @@ macro_rules! avx2 {
                 unsafe { $fma(a, b, c) }
             }
             #[inline(always)]
+            unsafe fn fnma(a: $v, b: $v, c: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $fnma(a, b, c) }
+            }
+            #[inline(always)]
+            unsafe fn div(a: $v, b: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $div(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn sqrt(v: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $sqrt(v) }
+            }
+            #[inline(always)]
+            unsafe fn positive(v: $v) -> u32 {
+                // SAFETY: see above.
+                unsafe {
+                    let above = $compare::<_CMP_GT_OQ>(v, $set(0.0));
+                    let below = $compare::<_CMP_LT_OQ>(v, $set($t::INFINITY));
+                    $signs($and(above, below)) as u32
+                }
+            }
+            #[inline(always)]
             unsafe fn even(a: $v, b: $v) -> $v {
                 // SAFETY: a vector and an array of its lanes have one size and no invalid bits.
                 unsafe {
@@ -96,7 +120,13 @@ avx2!(
     _mm256_maskstore_ps,
     _mm256_add_ps,
     _mm256_mul_ps,
-    _mm256_fmadd_ps
+    _mm256_fmadd_ps,
+    _mm256_fnmadd_ps,
+    _mm256_div_ps,
+    _mm256_sqrt_ps,
+    _mm256_cmp_ps,
+    _mm256_and_ps,
+    _mm256_movemask_ps
 );
 avx2!(
     f64,
@@ -110,5 +140,11 @@ avx2!(
     _mm256_maskstore_pd,
     _mm256_add_pd,
     _mm256_mul_pd,
-    _mm256_fmadd_pd
+    _mm256_fmadd_pd,
+    _mm256_fnmadd_pd,
+    _mm256_div_pd,
+    _mm256_sqrt_pd,
+    _mm256_cmp_pd,
+    _mm256_and_pd,
+    _mm256_movemask_pd
 );
