@@ -4,6 +4,7 @@ use super::{Damping, check, damped_inverse_scratch};
 use crate::dense::with_scratch;
 use crate::error::check_scratch;
 use crate::{Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle};
+use foof_kernels::batched::{self, Item};
 use foof_kernels::cholesky as kernel;
 use foof_kernels::schedule::{self, Group, Job};
 
@@ -49,26 +50,74 @@ impl<'a, T: Element> DampedInverse<'a, T> {
         let inverse = |lambda| kernel::damped_inverse(out.rb_mut(), *a, *scale, lambda, *triangle, par, stack);
         *outcome = Some(damping.attempt(*a, *scale, inverse));
     }
+
+    /// The same by the batched kernel, one lane of it: the bits that the matrix has beside others.
+    fn invert_in_lane(&mut self, par: Par, stack: &mut MemStack) {
+        let DampedInverse { out, a, scale, damping, triangle, outcome } = self;
+        let inverse = |lambda| {
+            let item = Item { out: out.rb_mut(), a: *a, scale: *scale, damping: lambda };
+            let result = batched::damped_inverse_list(&mut [item], *triangle, par, stack);
+            result.map_err(|failures| failures[0].pivot)
+        };
+        *outcome = Some(damping.attempt(*a, *scale, inverse));
+    }
 }
 
+/// Matrices that a thread takes at a time where they are interleaved: as many as the widest vector has lanes, and a multiple for others.
+const TOGETHER: usize = 16;
+
+/// Matrices of one size from which on interleaving them pays, with idle lanes.
+const WORTHWHILE: usize = 4;
+
 /// Matrices of a size that are inverted at a time by one thread.
-fn together(_size: usize) -> usize {
-    1
+fn together(size: usize) -> usize {
+    if size <= batched::LARGEST { TOGETHER } else { 1 }
 }
 
 /// Inverts matrices of one size.
 fn invert_group<T: Element>(mut group: Group<'_, DampedInverse<'_, T>>, par: Par, stack: &mut MemStack) {
-    group.iter_mut().for_each(|item| item.invert(par, stack));
+    if group.len() < WORTHWHILE {
+        return group.iter_mut().for_each(|item| item.invert(par, stack));
+    }
+    for triangle in [Triangle::Lower, Triangle::Full] {
+        let failures = {
+            let members = group.iter_mut().filter(|item| item.triangle == triangle).map(|item| {
+                item.outcome = Some(Ok(item.damping.lambda));
+                Item { out: item.out.rb_mut(), a: item.a, scale: item.scale, damping: item.damping.lambda }
+            });
+            let (mut members, stack) = stack.collect(members);
+            batched::damped_inverse_list(&mut members, triangle, par, stack).err().unwrap_or_default()
+        };
+        for failure in failures {
+            let mut members = group.iter_mut().filter(|item| item.triangle == triangle);
+            // Once more by itself, to be named or damped more.
+            members.nth(failure.index).into_iter().for_each(|item| item.invert_in_lane(par, stack));
+        }
+    }
+}
+
+/// Scratch of a matrix of a size, and of those that are inverted with it.
+fn scratch_of<T: Element>(n: usize, par: Par) -> StackReq {
+    let alone = damped_inverse_scratch::<T>(n, par);
+    match together(n) {
+        1 => alone,
+        count => {
+            let items = StackReq::new::<Item<'_, T>>(count);
+            alone.or(items.and(batched::damped_inverse_scratch::<T>([count, n], par)))
+        }
+    }
 }
 
 /// [`damped_inverse`](super::damped_inverse) of every item, of any sizes, with all threads busy until the end: matrices that would outlast all
-/// others are inverted first, each by all threads; the others from the largest to the smallest, each by one. Every inverse has the bits
-/// that [`damped_inverse`](super::damped_inverse) gives it, whatever the other items and the number of threads.
+/// others are inverted first, each by all threads; the others from the largest to the smallest, each by one; of up to 128 rows, sixteen of
+/// one size at a time, one in each lane of a vector, where the list has at least four. Every inverse has the bits that
+/// [`damped_inverse`](super::damped_inverse) gives it, or, where matrices of its size are interleaved, those of the batched kernel, which
+/// depend neither on the matrices beside it nor on the number of threads.
 ///
 /// # Errors
 /// [`Error::Items`] with the place of each item that failed: for [`Error::Shape`] and [`Error::Parameter`] all outputs are as they were. For
-/// [`Error::NotFinite`] and [`Error::NotPositiveDefinite`] the other items are inverted, and the output of one that failed holds an unfinished
-/// factor. [`Error::Scratch`], outputs as they were.
+/// [`Error::NotFinite`] and [`Error::NotPositiveDefinite`] the other items are inverted, and the output of one that failed may hold an
+/// unfinished factor. [`Error::Scratch`], outputs as they were.
 pub fn damped_inverses<T: Element>(
     items: &mut [DampedInverse<'_, T>],
     par: Par,
@@ -80,7 +129,7 @@ pub fn damped_inverses<T: Element>(
     let job = Job {
         size: &|item: &DampedInverse<'_, T>| item.size(),
         together: &together,
-        scratch: &damped_inverse_scratch::<T>,
+        scratch: &scratch_of::<T>,
         run: &|group, par, stack| invert_group(group, par, stack),
     };
     schedule::run(items, &job, par, stack);
@@ -98,7 +147,7 @@ fn failures(errors: impl Iterator<Item = Option<Error>>) -> Result<(), Error> {
 
 /// Scratch of [`damped_inverses`] of a list with these numbers of rows.
 pub fn damped_inverses_scratch<T: Element, S: Iterator<Item = usize>>(sizes: impl Fn() -> S, par: Par) -> StackReq {
-    schedule::scratch(sizes, &damped_inverse_scratch::<T>, par)
+    schedule::scratch(sizes, &scratch_of::<T>, par)
 }
 
 /// [`damped_inverses`] with scratch of its own.

@@ -1,7 +1,9 @@
-//! Lists of mixed sizes: each inverse has the bits of a call of its own, whatever is beside it.
+//! Lists of mixed sizes: each inverse has the bits of a call of its own, whatever is beside it. Those of interleaved matrices are held against
+//! the single kernel's by the residual's bound.
 
 use foof::inverse::{DampedInverse, Damping, damped_inverse_alloc, damped_inverses_alloc};
 use foof::{Element, Error, Par, Triangle};
+use foof_oracle::bounds::{self, Format};
 use foof_oracle::compare::assert_same_bits;
 use foof_oracle::generate::log_spectrum;
 use foof_oracle::kernels::isas;
@@ -40,11 +42,24 @@ impl Case {
     }
 
     /// By itself: the output's bits, or what happened.
-    fn alone<T: Element>(&self, par: Par) -> (Vec<T>, Result<T, Error>) {
+    fn alone<T: Element>(&self, lane: bool, par: Par) -> (Vec<T>, Result<T, Error>) {
         let (a, mut out) = self.buffers::<T>();
-        let scale = T::from_f64(self.scale);
-        let result = damped_inverse_alloc(out.view_mut(), a.view(), scale, self.damping::<T>(), self.triangle, par);
-        (out.elements(), result)
+        let (scale, damping) = (T::from_f64(self.scale), self.damping::<T>());
+        if !lane {
+            let result = damped_inverse_alloc(out.view_mut(), a.view(), scale, damping, self.triangle, par);
+            return (out.elements(), result);
+        }
+        // Four of the same in a list: each in a lane.
+        let mut outs = [(); 4].map(|()| self.buffers::<T>().1);
+        let item = |out| DampedInverse::new(out, a.view(), scale, damping, self.triangle);
+        let mut items: Vec<_> = outs.iter_mut().map(|out| item(out.view_mut())).collect();
+        let result = damped_inverses_alloc(&mut items, par);
+        let used = items[0].damped_by();
+        let result = match result {
+            Err(Error::Items { failures }) => Err(failures[0].1.clone()),
+            other => other.map(|()| used.expect("it succeeded")),
+        };
+        (outs[0].elements(), result)
     }
 }
 
@@ -58,9 +73,16 @@ fn compare<T: Element>(cases: &[Case], par: Par, what: &str) -> Result<(), Error
     let result = damped_inverses_alloc(&mut items, par);
     let dampings: Vec<_> = items.iter().map(DampedInverse::damped_by).collect();
     let mut failures = Vec::new();
+    // Of each size, sixteen at a time in the order of the list; fewer than four are inverted one by one.
+    let in_lane = |place: usize| {
+        let n = cases[place].a.rows;
+        let equal = |cases: &[Case]| cases.iter().filter(|case| case.a.rows == n).count();
+        let group = equal(&cases[..place]) / 16;
+        n <= 128 && (equal(cases) - 16 * group).min(16) >= 4
+    };
     for (place, (case, (_, out))) in cases.iter().zip(&buffers).enumerate() {
         let what = format!("{what}: number {place}, n = {}", case.a.rows);
-        let (expected, alone) = case.alone::<T>(Par::seq().with_isa(par.isa()));
+        let (expected, alone) = case.alone::<T>(in_lane(place), Par::seq().with_isa(par.isa()));
         out.assert_margins_intact(&what);
         assert_eq!(dampings[place], alone.as_ref().ok().copied(), "{what}");
         match alone {
@@ -134,6 +156,30 @@ fn failures_leave_the_others_alone() {
             let error = compare::<f32>(&cases, par, &format!("{par:?}, round {round}")).expect_err("some fail");
             let Error::Items { failures } = error else { panic!("{error}") };
             assert!(failures.len() + bad / 4 == bad && failures[0].0 == 0, "{failures:?}");
+        }
+    }
+}
+
+/// Interleaved matrices and single ones are both within the residual's bound.
+#[test]
+fn lanes_are_as_good_as_single_inverses() {
+    let mut random = Random::new(64);
+    let format = Format::of::<f64>();
+    for n in [1, 7, 32, 64, 100, 128] {
+        let cases: Vec<_> = (0..21).map(|_| Case::random(&mut random, n)).collect();
+        for par in isas() {
+            let mut buffers: Vec<_> = cases.iter().map(Case::buffers::<f64>).collect();
+            let items = buffers.iter_mut().zip(&cases).map(|((a, out), case)| {
+                DampedInverse::new(out.view_mut(), a.view(), case.scale, case.damping, Triangle::Full)
+            });
+            damped_inverses_alloc(&mut items.collect::<Vec<_>>(), par).expect("definite");
+            for (case, (_, out)) in cases.iter().zip(&buffers) {
+                let damped = case.a.scaled(case.scale).damped(case.damping.lambda);
+                let (trace, trace_inverse) = (damped.trace(), damped.inverse().trace());
+                let bound = bounds::inverse_residual(format, trace, trace_inverse, bounds::sweep(n));
+                let residual = damped.matmul(&out.dense()).minus(&Dense::identity(n)).frobenius();
+                assert!(bound < 1.0 && residual <= bound, "{par:?} n = {n}: residual {residual:e}, bound {bound:e}");
+            }
         }
     }
 }
