@@ -69,3 +69,18 @@ pub(crate) fn blend_into<T: Element>(out: MatMut<'_, T>, blend: Blend<T>, x: Mat
 pub(crate) fn dot<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> T {
     (0..a.rows()).map(|i| (0..a.cols()).map(|j| a.at([i, j]) * b.at([i, j])).sum()).sum()
 }
+
+/// `sum_i x_i²`, in sixteen partial sums: a loop that compilers make vectors of. A term goes through at most `n / 16 + 32` roundings.
+pub(crate) fn sum_of_squares<T: Element>(x: &[T]) -> T {
+    let mut lanes = [T::zero(); 16];
+    let (whole, rest) = x.as_chunks::<16>();
+    for chunk in whole {
+        lanes.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += x * x);
+    }
+    lanes.into_iter().chain(rest.iter().map(|&x| x * x)).sum()
+}
+
+/// The larger of two numbers; NaN if either is.
+pub(crate) fn larger<T: Element>(a: T, b: T) -> T {
+    if a.is_nan() || b <= a { a } else { b }
+}

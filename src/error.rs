@@ -90,6 +90,12 @@ pub enum Error {
     /// A view that cannot be made.
     #[error(transparent)]
     View(#[from] ViewError),
+    /// Matrices of a list that failed; the others were computed.
+    #[error("{} of the list failed, the first is number {}: {}", failures.len(), failures[0].0, failures[0].1)]
+    Items {
+        /// Place in the list, from 0 and ascending, and what happened there; at least one.
+        failures: Vec<(usize, Error)>,
+    },
     /// An error in one layer.
     #[error("layer {layer}: {source}")]
     Layer {

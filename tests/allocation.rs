@@ -6,7 +6,7 @@ use foof::convolution::{
     conv_weight_gradient, conv_weight_gradient_scratch,
 };
 use foof::covariance::FactorOptions;
-use foof::inverse::{damped_inverse, damped_inverse_scratch};
+use foof::inverse::{DampedInverse, damped_inverse, damped_inverse_scratch, damped_inverses, damped_inverses_scratch};
 use foof::layer::Layer;
 use foof::optim::{
     Ekfac, EkfacOptions, Foof, FoofOptions, Gradient, Kfac, KfacDamping, KfacOptions, Observation, Optimizer,
@@ -137,7 +137,7 @@ fn view(values: &[f32], shape: [usize; 2]) -> MatRef<'_, f32> {
     MatRef::new(values, shape).expect("a view")
 }
 
-fn kernels(par: Par) -> [usize; 2] {
+fn kernels(par: Par) -> [usize; 3] {
     let n = 257;
     let mut random = Random::new(2);
     let x: Dense = random.normals(n, n);
@@ -156,7 +156,19 @@ fn kernels(par: Par) -> [usize; 2] {
         damped_inverse(out, a, 1.0, 1.0, Triangle::Full, par, stack).expect("positive definite");
     };
     invert();
-    [products, count(invert)]
+    // Single ones and interleaved ones, one of them for all threads.
+    let sizes = [257, 20, 20, 20, 20, 20, 130, 9, 1];
+    let mut outs = sizes.map(|n| vec![0.0f32; n * n]);
+    let inverses = outs.iter_mut().zip(sizes).map(|(out, n)| {
+        let out = MatMut::new(out, [n, n]).expect("a view");
+        DampedInverse::new(out, a.submatrix(0..n, 0..n), 1.0, 1.0, Triangle::Full)
+    });
+    let mut inverses: Vec<_> = inverses.collect();
+    let mut memory = MemBuffer::new(damped_inverses_scratch::<f32, _>(|| sizes.into_iter(), par));
+    let mut invert_all = || damped_inverses(&mut inverses, par, MemStack::new(&mut memory)).expect("positive definite");
+    invert_all();
+    let lists = count(invert_all);
+    [products, count(invert), lists]
 }
 
 /// A convolution's products and factors, each once to grow into and once counted.
@@ -236,7 +248,7 @@ fn steady_state_allocates_nothing() {
                 let ekfac = [steps(make), image_steps(make)];
                 (kernels(par), convolutions(par), foof, kfac, exact, ekfac)
             });
-            assert_eq!(kernels, [0, 0], "{what}: product and inverse");
+            assert_eq!(kernels, [0; 3], "{what}: product, inverse, list of inverses");
             assert_eq!(convolutions, [0; 5], "{what}: products and factors of a convolution");
             assert_eq!(foof, [0, 0], "{what}: FOOF");
             assert_eq!(kfac, [0, 0], "{what}: K-FAC");

@@ -14,6 +14,7 @@ mod isa;
 mod par;
 pub mod peak;
 pub mod product;
+pub mod schedule;
 mod simd;
 pub mod view;
 

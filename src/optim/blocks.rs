@@ -2,7 +2,7 @@
 
 use super::preconditioner::Entry;
 use crate::eigen::{check_finite_lower, self_adjoint_eigen, self_adjoint_eigen_scratch};
-use crate::inverse::{damped_inverse, damped_inverse_scratch};
+use crate::inverse::{DampedInverse, damped_inverses, damped_inverses_scratch};
 use crate::layer::Layer;
 use crate::{Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle, damping};
 use core::mem::MaybeUninit;
@@ -40,6 +40,8 @@ pub(super) struct Blocks<T> {
     /// Blocks of each side.
     count: usize,
     kind: Kind,
+    /// Of each factor, for a refresh.
+    dampings: Vec<T>,
     running: Vec<T>,
     backup: Vec<T>,
     used: Vec<T>,
@@ -74,7 +76,19 @@ impl<T: Element> Blocks<T> {
         let square = || vec![T::zero(); at];
         let values = || vec![T::zero(); if kind == Kind::Eigenbasis { line } else { 0 }];
         let (running, backup, used, prepared) = (square(), square(), square(), square());
-        Blocks { list, count, kind, running, backup, used, prepared, values: values(), prepared_values: values() }
+        let dampings = vec![T::zero(); list.len()];
+        Blocks {
+            list,
+            count,
+            kind,
+            dampings,
+            running,
+            backup,
+            used,
+            prepared,
+            values: values(),
+            prepared_values: values(),
+        }
     }
 
     /// Blocks of one side.
@@ -141,56 +155,90 @@ impl<T: Element> Blocks<T> {
         c * damping::trace(running) / T::from_f64(running.rows() as f64)
     }
 
-    /// The first factor of which `c A` is not finite is an error.
+    /// The first factor of which `c A` is not finite is an error. Inverses need not be asked before: a pivot that fails tells.
     pub(super) fn check_finite(&self, c: T) -> Result<(), Error> {
         for (number, block) in self.list.iter().enumerate() {
-            let argument = if number < self.count { "input factor" } else { "error factor" };
-            check_finite_lower(argument, square(&self.running[block.entries()], block.size), c)
+            check_finite_lower(self.argument(number), square(&self.running[block.entries()], block.size), c)
                 .map_err(|error| error.in_layer(block.layer))?;
         }
         Ok(())
     }
 
-    pub(super) fn prepare_inverse(
-        &mut self,
-        side: Side,
-        block: usize,
-        c: T,
-        damping: T,
-        par: Par,
-        stack: &mut MemStack,
-    ) -> Result<(), Error> {
-        let block = &self.list[self.place(side, block)];
-        let (n, running) = (block.size, &self.running[block.entries()]);
-        let out = MatMut::new(&mut self.prepared[block.entries()], [n, n])?;
-        damped_inverse(out, square(running, n), c, damping, Triangle::Full, par, stack)
-            .map_err(|error| error.in_layer(block.layer))
+    /// How the factors of a block are to be damped: the input factor, the error factor.
+    pub(super) fn set_dampings(&mut self, block: usize, (input, error): (T, T)) {
+        self.dampings[block] = input;
+        if self.has_errors() {
+            self.dampings[self.count + block] = error;
+        }
+    }
+
+    /// The split of `damping` by [`damping::heuristic`]; a factor `c A` that is not finite is named.
+    pub(super) fn heuristic(&self, block: usize, c: T, damping: T) -> Result<(T, T), Error> {
+        let [a, b] = [Side::Input, Side::Error].map(|side| self.mean(side, block, c));
+        damping::heuristic(a, b, damping).map_err(|error| match self.check_finite(c) {
+            Ok(()) => error.in_layer(self.layer(block)),
+            Err(error) => error,
+        })
+    }
+
+    /// Damped inverses of all input factors, and with [`Side::Error`] of the error factors too, as one list.
+    pub(super) fn prepare_inverses(&mut self, last: Side, c: T, par: Par, stack: &mut MemStack) -> Result<(), Error> {
+        let list = &self.list[..if last == Side::Error { self.list.len() } else { self.count }];
+        let (running, dampings, mut prepared) = (&self.running[..], &self.dampings, &mut self.prepared[..]);
+        let (mut items, stack) = stack.make_with(list.len(), |place| {
+            let (n, entries) = (list[place].size, list[place].entries());
+            let out = square_mut(cut(&mut prepared, n * n), n);
+            DampedInverse::new(out, square(&running[entries], n), c, dampings[place], Triangle::Full)
+        });
+        let result = damped_inverses(&mut items, par, stack);
+        drop(items);
+        result.map_err(|error| match error {
+            Error::Items { failures } => self.named(failures),
+            error => error,
+        })
+    }
+
+    /// The first failure, with its layer and side.
+    fn named(&self, failures: Vec<(usize, Error)>) -> Error {
+        let (place, error) = failures.into_iter().next().unwrap_or_else(|| unreachable!("a list that failed"));
+        let error = match error {
+            Error::NotFinite { index, .. } => Error::NotFinite { argument: self.argument(place), index },
+            error => error,
+        };
+        error.in_layer(self.list[place].layer)
+    }
+
+    /// What a factor is called in errors.
+    fn argument(&self, place: usize) -> &'static str {
+        if place < self.count { "input factor" } else { "error factor" }
     }
 
     /// Eigenbases of all factors, several at a time on `par`'s threads, each on one: a basis does not depend on their number.
     pub(super) fn prepare_eigenbases(&mut self, c: T, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        let bytes = self.scratch_of_one(par).unaligned_bytes_required();
+        let bytes = self.scratch_of_one().unaligned_bytes_required();
         let degree = par.degree();
         let (memory, _) = stack.make_uninit::<u8>(bytes * degree);
         let (running, prepared, values) = (&self.running[..], &mut self.prepared[..], &mut self.prepared_values[..]);
         Bases { list: &self.list, running, prepared, values }.decompose(c, degree, memory)
     }
 
-    /// Scratch of what a refresh makes of the largest factor.
-    fn scratch_of_one(&self, par: Par) -> StackReq {
-        let each = self.list.iter().map(|block| match self.kind {
-            Kind::Inverse => damped_inverse_scratch::<T>(block.size, par),
-            Kind::Eigenbasis => self_adjoint_eigen_scratch::<T>(block.size),
-        });
+    /// Scratch of the largest factor's eigenbasis.
+    fn scratch_of_one(&self) -> StackReq {
+        let each = self.list.iter().map(|block| self_adjoint_eigen_scratch::<T>(block.size));
         each.fold(StackReq::empty(), StackReq::or)
     }
 
     /// Scratch of a refresh.
     pub(super) fn prepare_scratch(&self, par: Par) -> StackReq {
-        let one = self.scratch_of_one(par);
         match self.kind {
-            Kind::Inverse => one,
-            Kind::Eigenbasis => StackReq::new::<u8>(one.unaligned_bytes_required() * par.degree()),
+            Kind::Inverse => {
+                let of = |list: &[Block]| {
+                    let items = StackReq::new::<DampedInverse<'_, T>>(list.len());
+                    items.and(damped_inverses_scratch::<T, _>(|| list.iter().map(|block| block.size), par))
+                };
+                of(&self.list[..self.count]).or(of(&self.list))
+            }
+            Kind::Eigenbasis => StackReq::new::<u8>(self.scratch_of_one().unaligned_bytes_required() * par.degree()),
         }
     }
 
@@ -254,6 +302,10 @@ fn cut<'a, T>(rest: &mut &'a mut [T], n: usize) -> &'a mut [T] {
 /// A square in a buffer that was made for it.
 fn square<T>(values: &[T], size: usize) -> MatRef<'_, T> {
     matrix(values, [size, size])
+}
+
+fn square_mut<T>(values: &mut [T], size: usize) -> MatMut<'_, T> {
+    MatMut::new(values, [size, size]).unwrap_or_else(|error| unreachable!("a buffer of the right size: {error}"))
 }
 
 /// A matrix in a buffer that was made for it.

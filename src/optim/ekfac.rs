@@ -125,7 +125,8 @@ impl<T: Element> Preconditioner<T> for EkfacFactors<T> {
     }
 
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        let c = self.factors.finite_correction()?;
+        let c = self.factors.needed_correction()?;
+        self.factors.blocks.check_finite(c)?;
         self.factors.blocks.prepare_eigenbases(c, par, stack)?;
         for l in 0..self.moments.len() {
             let blocks = self.factors.blocks(l);

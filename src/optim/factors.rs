@@ -74,12 +74,10 @@ impl<T: Element> Factors<T> {
         (self.count > 0).then(|| T::from_f64(1.0 / (1.0 - power)))
     }
 
-    /// The correction `c` for a refresh, whose factors `c A` and `c B` are finite.
-    pub(super) fn finite_correction(&self) -> Result<T, Error> {
+    /// The correction `c` for a refresh.
+    pub(super) fn needed_correction(&self) -> Result<T, Error> {
         let needed_for = "a refresh needs at least one mini-batch";
-        let c = self.correction().ok_or(Error::Missing { what: "observations", needed_for })?;
-        self.blocks.check_finite(c)?;
-        Ok(c)
+        self.correction().ok_or(Error::Missing { what: "observations", needed_for })
     }
 
     fn options(&self, layer: &Layer, side: Images) -> FactorOptions {

@@ -9,7 +9,7 @@ use crate::dense::{blend_into, dot, temporary, temporary_scratch};
 use crate::kronecker::{Factor, Gradient, foof_step, step_scratch};
 use crate::layer::Layer;
 use crate::product::{product, product_scratch};
-use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq, damping};
+use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq};
 
 /// How FOOF's input factor is damped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -114,23 +114,21 @@ impl<T: Element> Preconditioner<T> for FoofFactors<T> {
     }
 
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        let c = self.factors.finite_correction()?;
+        let c = self.factors.needed_correction()?;
         let damping = T::from_f64(self.options.damping);
         let Factors { blocks: factors, extras, .. } = &mut self.factors;
         for block in 0..factors.count() {
-            let mut dampings = (damping, damping);
-            if self.options.damping_rule == FoofDamping::KfacLambdaA {
-                let [a, b] = [Side::Input, Side::Error].map(|side| factors.mean(side, block, c));
-                dampings = damping::heuristic(a, b, damping).map_err(|error| error.in_layer(factors.layer(block)))?;
-            }
-            factors.prepare_inverse(Side::Input, block, c, dampings.0, par, stack)?;
-            match self.options.scale {
-                FoofScale::Own => {}
-                FoofScale::LambdaA => extras[0].prepared[block] = dampings.0 / damping,
-                FoofScale::KfacNorm => factors.prepare_inverse(Side::Error, block, c, dampings.1, par, stack)?,
+            let dampings = match self.options.damping_rule {
+                FoofDamping::Fixed => (damping, damping),
+                FoofDamping::KfacLambdaA => factors.heuristic(block, c, damping)?,
+            };
+            factors.set_dampings(block, dampings);
+            if self.options.scale == FoofScale::LambdaA {
+                extras[0].prepared[block] = dampings.0 / damping;
             }
         }
-        Ok(())
+        let last = if self.options.scale == FoofScale::KfacNorm { Side::Error } else { Side::Input };
+        factors.prepare_inverses(last, c, par, stack)
     }
 
     fn precondition(

@@ -7,12 +7,12 @@ use super::preconditioner::Preconditioner;
 use crate::covariance::Centring;
 use crate::kronecker::{Denominators, Factor, Gradient, eigen_step, eigen_step_scratch, kfac_step, step_scratch};
 use crate::layer::Layer;
-use crate::{Blend, Element, Error, MatMut, MemStack, Par, StackReq, damping};
+use crate::{Blend, Element, Error, MatMut, MemStack, Par, StackReq};
 
 /// How K-FAC is damped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum KfacDamping {
-    /// `(B + lambda_B I) ⊗ (A + lambda_A I)`, split by [`damping::heuristic`].
+    /// `(B + lambda_B I) ⊗ (A + lambda_A I)`, split by [`heuristic`](crate::damping::heuristic).
     #[default]
     Heuristic,
     /// `B ⊗ A + lambda I`, in the eigenbasis.
@@ -90,20 +90,17 @@ impl<T: Element> Preconditioner<T> for KfacFactors<T> {
     }
 
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        let c = self.factors.finite_correction()?;
+        let c = self.factors.needed_correction()?;
         let factors = &mut self.factors.blocks;
         if self.options.damping_rule == KfacDamping::Exact {
+            factors.check_finite(c)?;
             return factors.prepare_eigenbases(c, par, stack);
         }
         let damping = T::from_f64(self.options.damping);
         for block in 0..factors.count() {
-            let [a, b] = [Side::Input, Side::Error].map(|side| factors.mean(side, block, c));
-            let (lambda_a, lambda_b) =
-                damping::heuristic(a, b, damping).map_err(|error| error.in_layer(factors.layer(block)))?;
-            factors.prepare_inverse(Side::Input, block, c, lambda_a, par, stack)?;
-            factors.prepare_inverse(Side::Error, block, c, lambda_b, par, stack)?;
+            factors.set_dampings(block, factors.heuristic(block, c, damping)?);
         }
-        Ok(())
+        factors.prepare_inverses(Side::Error, c, par, stack)
     }
 
     fn precondition(

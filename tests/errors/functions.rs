@@ -3,8 +3,9 @@
 use crate::{assert_parameter, assert_scratch, assert_shape, matrix, par, refused, without_scratch};
 use foof::covariance::{Centring, FactorOptions, error_factor, error_factor_alloc, input_factor, input_factor_alloc};
 use foof::inverse::{
-    self, Side, damped_cholesky, damped_cholesky_alloc, damped_inverse, damped_inverse_alloc, damped_inverse_raised,
-    damped_inverse_scratch, inverse_quadratic_form, inverse_quadratic_form_scratch,
+    self, Check, DampedInverse, Damping, Side, damped_cholesky, damped_cholesky_alloc, damped_inverse,
+    damped_inverse_alloc, damped_inverse_scratch, damped_inverses, damped_inverses_alloc, inverse_quadratic_form,
+    inverse_quadratic_form_scratch, residual_certificate, residual_certificate_alloc,
 };
 use foof::kronecker::{
     Eigenbasis, Factor, Gradient, ekfac_step, ekfac_step_alloc, exact_step, foof_step, foof_step_alloc, kfac_step,
@@ -76,7 +77,7 @@ fn factors() {
 
 /// The damped inverse of `a`, to be called with its output.
 fn invert(a: MatRef<'_, f64>, scale: f64, damping: f64) -> impl FnOnce(MatMut<'_, f64>) -> Result<(), Error> {
-    move |out| damped_inverse_alloc(out, a, scale, damping, Triangle::Full, par())
+    move |out| damped_inverse_alloc(out, a, scale, damping, Triangle::Full, par()).map(|_| ())
 }
 
 #[test]
@@ -92,22 +93,36 @@ fn inverses_and_solves() {
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert_parameter(refused([N, N], invert(a, bad, 1.0)), "scale");
     }
-    let scarce =
-        |stack: &mut MemStack, out: MatMut<'_, f64>| damped_inverse(out, a, 1.0, 1.0, Triangle::Full, par(), stack);
-    assert_scratch(refused([N, N], |out| without_scratch(|stack| scarce(stack, out))));
-    assert_scratch(refused([N, N], |out| without_scratch(|stack| damped_cholesky(out, a, 1.0, 1.0, par(), stack))));
+    let full = Triangle::Full;
+    let scarce = |stack: &mut MemStack, out: MatMut<'_, f64>| damped_inverse(out, a, 1.0, 1.0, full, par(), stack);
+    assert_scratch(refused([N, N], |out| without_scratch(|stack| scarce(stack, out).map(|_| ()))));
+    let scarce = |stack: &mut MemStack, out: MatMut<'_, f64>| damped_cholesky(out, a, 1.0, 1.0, par(), stack);
+    assert_scratch(refused([N, N], |out| without_scratch(|stack| scarce(stack, out).map(|_| ()))));
     assert_scratch(refused([N, N], |out| without_scratch(|stack| inverse::solve(a, out, Side::Left, par(), stack))));
     assert_shape(refused([N - 1, 3], |out| inverse::solve_alloc(a, out, Side::Left, par())), "b");
     assert_shape(refused([3, N - 1], |out| inverse::solve_alloc(a, out, Side::Right, par())), "b");
-    // Zero damping is allowed, of a definite matrix; an indefinite one names its pivot.
+    // Zero damping is allowed, of a definite matrix; an indefinite one names its pivot, one that is not finite its entry.
     let mut out = vec![0.0; N * N];
     invert(a, 1.0, 0.0)(MatMut::new(&mut out, [N, N]).expect("a view")).expect("definite");
-    for (bad, index) in [(-4.0, 41), (0.0, 99), (f64::NAN, 0), (f64::INFINITY, 64)] {
+    for (bad, [i, j]) in [
+        (-4.0, [41, 41]),
+        (0.0, [99, 99]),
+        (f64::NAN, [0, 0]),
+        (f64::INFINITY, [64, 64]),
+        (f64::NAN, [99, 0]),
+        (f64::NEG_INFINITY, [70, 33]),
+        (f64::MAX, [50, 50]),
+    ] {
         let mut data = data.clone();
-        data[index * (N + 1)] = bad;
-        let error = invert(matrix(&data, [N, N]), 1.0, 0.0)(MatMut::new(&mut out, [N, N]).expect("a view"));
-        let Err(Error::NotPositiveDefinite { layer: None, pivot, value }) = error else { panic!("{error:?}") };
-        assert!(pivot == index && (value == bad || value.is_nan() && bad.is_nan()), "{pivot}: {value}, not {bad}");
+        data[i * N + j] = bad;
+        // Above the diagonal nothing is read.
+        data[17] = f64::NAN;
+        let scale = if bad == f64::MAX { 2.0 } else { 1.0 };
+        let error = invert(matrix(&data, [N, N]), scale, 0.0)(MatMut::new(&mut out, [N, N]).expect("a view"));
+        match bad {
+            -4.0 | 0.0 => assert_eq!(error, Err(Error::NotPositiveDefinite { layer: None, pivot: i, value: bad })),
+            _ => assert_eq!(error, Err(Error::NotFinite { argument: "a", index: vec![i, j] })),
+        }
     }
 }
 
@@ -175,7 +190,9 @@ fn dampings_eigenvectors_and_layers() {
 fn cholesky_factors() {
     let data = vec![1.0; N * N];
     let a = matrix(&data, [N, N]);
-    let factor = |a, scale, damping| move |out: MatMut<'_, f64>| damped_cholesky_alloc(out, a, scale, damping, par());
+    let factor = |a, scale, damping: f64| {
+        move |out: MatMut<'_, f64>| damped_cholesky_alloc(out, a, scale, damping, par()).map(|_| ())
+    };
     assert_shape(refused([N, N], factor(matrix(&data, [N, N - 1]), 1.0, 1.0)), "a");
     assert_shape(refused([N, N - 1], factor(a, 1.0, 1.0)), "out");
     for bad in [-1e-9, f64::NAN, f64::INFINITY] {
@@ -189,13 +206,13 @@ fn cholesky_factors() {
     assert_eq!(error, Err(Error::NotPositiveDefinite { layer: None, pivot: 1, value: 0.0 }), "all ones: rank one");
 }
 
-/// The damping is raised tenfold until the matrix is definite; no finite damping helps one that is not finite.
+/// The damping is raised tenfold until the matrix is definite; no damping helps one that is not finite.
 #[test]
 fn raised_dampings() {
     let mut memory = MemBuffer::new(damped_inverse_scratch::<f64>(2, par()));
     let mut raised = |data: [f64; 4], damping, out: MatMut<'_, f64>| {
-        let stack = MemStack::new(&mut memory);
-        damped_inverse_raised(out, matrix(&data, [2, 2]), 1.0, damping, Triangle::Full, par(), stack)
+        let (stack, damping) = (MemStack::new(&mut memory), Damping::raised_from(damping));
+        damped_inverse(out, matrix(&data, [2, 2]), 1.0, damping, Triangle::Full, par(), stack)
     };
     let mut out = [0.0; 4];
     let view = MatMut::new(&mut out, [2, 2]).expect("a view");
@@ -207,13 +224,97 @@ fn raised_dampings() {
     }
     assert_shape(refused([2, 3], |out| raised([1.0; 4], 1.0, out).map(|_| ())), "out");
     let error = raised([f64::NAN; 4], 1.0, MatMut::new(&mut out, [2, 2]).expect("a view"));
+    assert_eq!(error, Err(Error::NotFinite { argument: "a", index: vec![0, 0] }));
+    // No finite damping reaches as far as this entry is negative.
+    let error = raised([-1.5e308, 0.0, 0.0, 1.0], 1.0, MatMut::new(&mut out, [2, 2]).expect("a view"));
     assert!(matches!(error, Err(Error::NotPositiveDefinite { pivot: 0, .. })), "{error:?}");
     let data = vec![1.0; N * N];
     let scarce = refused([N, N], |out| {
-        let a = matrix(&data, [N, N]);
-        without_scratch(|stack| damped_inverse_raised(out, a, 1.0, 1.0, Triangle::Full, par(), stack).map(|_| ()))
+        let (a, damping) = (matrix(&data, [N, N]), Damping::raised_from(1.0));
+        without_scratch(|stack| damped_inverse(out, a, 1.0, damping, Triangle::Full, par(), stack).map(|_| ()))
     });
     assert_scratch(scarce);
+}
+
+/// A list is checked before anything is written, and names every item that is wrong.
+#[test]
+fn lists_of_inverses() {
+    let data = vec![1.0; N * N];
+    let square = |n| matrix(&data, [n, n]);
+    let mut out = vec![7.0; 3 * N * N];
+    let (first, rest) = out.split_at_mut(N * N);
+    let (second, third) = rest.split_at_mut(N * N);
+    let full = Triangle::Full;
+    let mut list = |a: [MatRef<'_, f64>; 3], dampings: [f64; 3], enough: bool| {
+        let outs = [&mut *first, &mut *second, &mut *third].map(|out| MatMut::new(out, [N, N]).expect("a view"));
+        let arguments = outs.into_iter().zip(a).zip(dampings);
+        let item = |((out, a), damping)| DampedInverse::new(out, a, 1.0, damping, full);
+        let mut items: Vec<_> = arguments.map(item).collect();
+        let result = match enough {
+            true => damped_inverses_alloc(&mut items, par()),
+            false => without_scratch(|stack| damped_inverses(&mut items, par(), stack)),
+        };
+        assert!(items.iter().all(|item| item.damped_by().is_none()), "nothing was inverted");
+        result.expect_err("bad input")
+    };
+    let Error::Items { failures } = list([square(N), square(N - 1), square(N)], [-1.0, 1.0, f64::NAN], true) else {
+        panic!("a list of failures")
+    };
+    let [(0, damping), (1, shape), (2, nan)] = &failures[..] else { panic!("{failures:?}") };
+    assert_parameter(damping.clone(), "damping");
+    assert_shape(shape.clone(), "out");
+    assert_parameter(nan.clone(), "damping");
+    assert_scratch(list([square(N); 3], [1.0; 3], false));
+    assert!(out.iter().all(|&v| v == 7.0), "outputs were written");
+    assert_eq!(damped_inverses_alloc::<f64>(&mut [], par()), Ok(()));
+}
+
+#[test]
+fn estimates_and_certificates() {
+    let mut data = vec![0.0; N * N];
+    data.iter_mut().step_by(N + 1).for_each(|v| *v = 1.0);
+    let (l, narrow) = (matrix(&data, [N, N]), matrix(&data, [N, N - 1]));
+    assert_eq!(inverse::log_det(l), Ok(0.0));
+    assert_shape(inverse::log_det(narrow).expect_err("not square"), "l");
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let mut data = data.clone();
+        data[3 * (N + 1)] = bad;
+        let error = inverse::log_det(matrix(&data, [N, N])).expect_err("no factor");
+        assert!(matches!(error, Error::NotPositiveDefinite { pivot: 3, .. }), "{error}");
+    }
+    assert_shape(inverse::norm1_alloc(narrow, 1.0, 1.0).expect_err("not square"), "a");
+    assert_parameter(inverse::norm1_alloc(l, 1.0, -1.0).expect_err("negative"), "damping");
+    assert_scratch(without_scratch(|stack| inverse::norm1(l, 1.0, 1.0, stack)).expect_err("no scratch"));
+    let estimate = |l, columns| inverse::inverse_norm1_estimate_alloc(l, columns, par());
+    assert_eq!(estimate(l, 2), Ok(1.0));
+    assert_shape(estimate(narrow, 2).expect_err("not square"), "l");
+    assert_parameter(estimate(l, 0).expect_err("none"), "columns");
+    assert_scratch(
+        without_scratch(|stack| inverse::inverse_norm1_estimate(l, 2, par(), stack)).expect_err("no scratch"),
+    );
+    for bad in [-1.0, f64::NAN, f64::INFINITY] {
+        assert_parameter(inverse::condition_estimate_alloc(l, bad, 2, par()).expect_err("no norm"), "norm");
+    }
+    let certify = |a, x, method| residual_certificate_alloc(a, 1.0, 0.0, x, Triangle::Full, method, par());
+    assert_shape(certify(narrow, l, Check::Full).expect_err("not square"), "a");
+    assert_shape(certify(l, narrow, Check::Full).expect_err("not square"), "x");
+    assert_parameter(certify(l, l, Check::Random { vectors: 0, seed: 1 }).expect_err("none"), "vectors");
+    data[5 * N + 4] = f64::NAN;
+    let bad = matrix(&data, [N, N]);
+    for method in [Check::Full, Check::Random { vectors: 2, seed: 1 }] {
+        for triangle in [Triangle::Full, Triangle::Lower] {
+            let good = vec![1.0; N * N];
+            let good = matrix(&good, [N, N]);
+            let certify = |a, x| residual_certificate_alloc(a, 1.0, 0.0, x, triangle, method, par());
+            assert_eq!(certify(bad, good), Err(Error::NotFinite { argument: "a", index: vec![5, 4] }));
+            assert_eq!(certify(good, bad), Err(Error::NotFinite { argument: "x", index: vec![5, 4] }));
+            let scarce =
+                |stack: &mut MemStack| residual_certificate(good, 1.0, 0.0, good, triangle, method, par(), stack);
+            assert_scratch(without_scratch(scarce).expect_err("no scratch"));
+        }
+    }
+    let error = inverse::norm1_alloc(bad, 1.0, 0.0);
+    assert_eq!(error, Err(Error::NotFinite { argument: "a", index: vec![5, 4] }));
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn golden_foof_and_kfac_steps() {
         let golden = |tensor: &str| case.golden.matrix(&format!("{tensor}.{l}"));
         let inverse = |matrix: &Dense, lambda: f64| {
             filled(matrix.rows, matrix.rows, |out| {
-                damped_inverse_alloc(out, dense_view(matrix), 1.0, lambda, Triangle::Full, par)
+                damped_inverse_alloc(out, dense_view(matrix), 1.0, lambda, Triangle::Full, par).map(|_| ())
             })
         };
         let p = inverse(&a, lambda);
