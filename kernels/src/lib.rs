@@ -3,6 +3,7 @@
 //! Start at [`engine`], which holds the loops; [`product`], [`covariance`] and [`cholesky`] are what it is used for.
 //! Functions here panic on shapes that disagree; the crate `foof` checks them first and returns typed errors.
 
+pub mod batched;
 pub mod cholesky;
 pub mod conv;
 pub mod covariance;

@@ -23,7 +23,7 @@ pub mod covariance;
 pub mod depthwise;
 pub mod errors;
 pub mod geometry;
-mod groups;
+pub(crate) mod groups;
 mod image;
 mod layout;
 mod output;

@@ -2,6 +2,7 @@
 
 use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
+use crate::batched::eigen::room::{EigenFn, Room, eigen};
 use crate::cholesky::leaf::{self, Block, LeafOp};
 use crate::conv::assemble::{AssembleFn, Assembly, Scratch};
 use crate::conv::depthwise::{self, LanesFn};
@@ -39,6 +40,8 @@ pub struct Kernels<T: 'static> {
     lanes_tiles: [[LanesFn<T>; depthwise::STEPS]; depthwise::STEPS],
     /// See [`Assembly::rows`].
     pub(crate) assemble: AssembleFn<T>,
+    /// `eigen[g - 1]`: see [`eigen`], of g groups of lanes.
+    pub(crate) eigen: [EigenFn<T>; crate::batched::eigen::GROUPS],
     /// See [`rows::fma_chains`].
     pub(crate) fma_chains: unsafe fn(usize) -> T,
 }
@@ -142,6 +145,11 @@ macro_rules! table {
                 unsafe { assembly.rows::<S>(channels, outer, scratch, memory) }
             }
             $(#[$feature])?
+            unsafe fn eigen_groups<const G: usize>(rooms: &[Room<$t>], limit: usize) -> usize {
+                // SAFETY: see above.
+                unsafe { eigen::<$t, S, G>(rooms, limit) }
+            }
+            $(#[$feature])?
             unsafe fn fma_chains(rounds: usize) -> $t {
                 // SAFETY: see above.
                 unsafe { rows::fma_chains::<$t, S>(rounds) }
@@ -169,6 +177,7 @@ macro_rules! table {
                     [lanes::<4, 1>, lanes::<4, 2>, lanes::<4, 4>],
                 ],
                 assemble,
+                eigen: [eigen_groups::<1>, eigen_groups::<2>],
                 fma_chains,
             };
             const _: () = assert!(<S as Simd<$t>>::ROWS == $max_rows && <S as Simd<$t>>::VECTORS == $max_vectors);

@@ -2,7 +2,7 @@
 //! Multiplies and adds: `mul_add` is a library call where the baseline has no FMA.
 
 use super::Simd;
-use core::ops::{Add, Mul};
+use core::ops::{Add, Div, Mul, Sub};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
@@ -76,6 +76,30 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
                 zip(zip(a, b, Mul::mul), c, Add::add)
+            }
+            #[inline(always)]
+            unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+                zip(a, b, Sub::sub)
+            }
+            #[inline(always)]
+            unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+                zip(a, b, Div::div)
+            }
+            #[inline(always)]
+            unsafe fn fnma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                zip(c, zip(a, b, Mul::mul), Sub::sub)
+            }
+            #[inline(always)]
+            unsafe fn sqrt(v: Self::V) -> Self::V {
+                v.map($t::sqrt)
+            }
+            #[inline(always)]
+            unsafe fn abs(v: Self::V) -> Self::V {
+                v.map($t::abs)
+            }
+            #[inline(always)]
+            unsafe fn select_le(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
+                core::array::from_fn(|i| if a[i] <= b[i] { x[i] } else { y[i] })
             }
             #[inline(always)]
             unsafe fn even(a: Self::V, b: Self::V) -> Self::V {

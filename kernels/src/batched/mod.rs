@@ -1,0 +1,3 @@
+//! Many small matrices of one size, one in each SIMD lane.
+
+pub mod eigen;
