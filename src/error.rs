@@ -90,6 +90,14 @@ pub enum Error {
     /// A view that cannot be made.
     #[error(transparent)]
     View(#[from] ViewError),
+    /// An error in one matrix of a batch.
+    #[error("matrix {matrix}: {source}")]
+    Matrix {
+        /// Its place in the batch.
+        matrix: usize,
+        /// What happened there.
+        source: Box<Error>,
+    },
     /// An error in one layer.
     #[error("layer {layer}: {source}")]
     Layer {

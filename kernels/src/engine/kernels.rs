@@ -40,8 +40,8 @@ pub struct Kernels<T: 'static> {
     lanes_tiles: [[LanesFn<T>; depthwise::STEPS]; depthwise::STEPS],
     /// See [`Assembly::rows`].
     pub(crate) assemble: AssembleFn<T>,
-    /// `eigen[g - 1]`: see [`eigen`], of g groups of lanes.
-    pub(crate) eigen: [EigenFn<T>; crate::batched::eigen::GROUPS],
+    /// `eigen[log2 g]`: see [`eigen`], of g groups of lanes.
+    pub(crate) eigen: [EigenFn<T>; crate::batched::eigen::GROUPS.ilog2() as usize + 1],
     /// See [`rows::fma_chains`].
     pub(crate) fma_chains: unsafe fn(usize) -> T,
 }
@@ -177,7 +177,7 @@ macro_rules! table {
                     [lanes::<4, 1>, lanes::<4, 2>, lanes::<4, 4>],
                 ],
                 assemble,
-                eigen: [eigen_groups::<1>, eigen_groups::<2>],
+                eigen: [eigen_groups::<1>, eigen_groups::<2>, eigen_groups::<4>],
                 fma_chains,
             };
             const _: () = assert!(<S as Simd<$t>>::ROWS == $max_rows && <S as Simd<$t>>::VECTORS == $max_vectors);

@@ -10,6 +10,8 @@
 //!
 //! Every lane does the same operations on its matrix, whatever its neighbours do: where a matrix has converged, its rotations are the identity.
 
+#![allow(clippy::needless_range_loop, reason = "an index runs over several arrays of vectors")]
+
 mod ql;
 pub(crate) mod room;
 mod tridiagonal;
@@ -28,10 +30,12 @@ use room::Room;
 pub const MAX: usize = 64;
 
 /// Groups of lanes that are worked on side by side.
-pub(crate) const GROUPS: usize = 2;
+pub(crate) const GROUPS: usize = 4;
 
-/// Sweeps before a matrix is given up, for each row: LAPACK's `maxit`.
-const SWEEPS: usize = 30;
+/// Sweeps after which a matrix of `n` rows is given up: LAPACK's `maxit`, several times what any matrix is known to need.
+pub fn sweeps(n: usize) -> usize {
+    30 * n
+}
 
 /// Why a matrix was not decomposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,14 +71,18 @@ impl Failure {
     }
 }
 
-/// Matrices of one task: as many groups as are worked on side by side, if there are that many for each thread.
-fn groups(batch: usize, lanes: usize, par: Par) -> usize {
-    let _ = par;
-    if batch > lanes { GROUPS } else { 1 }
+/// Groups of lanes of one task: a power of two. More hide the latency of a chase; fewer leave room in L2 and find work for all threads.
+fn groups(batch: usize, n: usize, lanes: usize) -> usize {
+    let most = if n <= SMALL { GROUPS } else { GROUPS / 2 };
+    batch.div_ceil(lanes).next_power_of_two().clamp(1, most)
 }
 
+/// Largest matrix of which [`GROUPS`] groups are worked on.
+const SMALL: usize = 32;
+
 /// Eigenvalues (ascending, `values` `[batch, n]`) and eigenvectors (columns of `vectors` `[batch, n, n]`) of symmetric matrices `a`
-/// `[batch, n, n]`, `n <= MAX`, of which the lower triangles are read. About `4.5 n³` multiply-adds each.
+/// `[batch, n, n]`, `n <= MAX`, of which the lower triangles are read, in at most `limit` sweeps (see [`sweeps`]). About `4.5 n³`
+/// multiply-adds each.
 ///
 /// # Errors
 /// The first matrix that is not finite or did not converge. The outputs of every such matrix are as they were, those of the others are
@@ -86,6 +94,7 @@ pub fn symmetric_eigen<T: Element>(
     values: ViewMut<'_, T, 2>,
     vectors: ViewMut<'_, T, 3>,
     a: View<'_, T, 3>,
+    limit: usize,
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Failure> {
@@ -97,7 +106,7 @@ pub fn symmetric_eigen<T: Element>(
     }
     let [step, entry_step] = values.strides();
     let kernels = T::kernels(par.isa());
-    let groups = groups(batch, kernels.lanes, par);
+    let groups = groups(batch, n, kernels.lanes);
     let each = groups * kernels.lanes;
     let par = par.at_most(batch.div_ceil(each));
     let len = groups * Room::<T>::len(n, kernels.lanes);
@@ -105,7 +114,7 @@ pub fn symmetric_eigen<T: Element>(
     let memory = Buffers::new(memory, par.degree());
     // SAFETY: the same elements; row b becomes a matrix of one row.
     let rows = unsafe { values.reshaped([0, 0], [batch, 1, n], [step, 0, entry_step]) };
-    let job = Job { a, values: SharedGroups::new(rows), vectors: SharedGroups::new(vectors), kernels };
+    let job = Job { a, limit, values: SharedGroups::new(rows), vectors: SharedGroups::new(vectors), kernels };
     let failure = AtomicUsize::new(usize::MAX);
     par.enter(|| {
         par.for_each(batch.div_ceil(each), &|worker, task| {
@@ -122,7 +131,7 @@ pub fn symmetric_eigen<T: Element>(
 /// Scratch of [`symmetric_eigen`].
 pub fn symmetric_eigen_scratch<T: Element>(batch: usize, n: usize, par: Par) -> StackReq {
     let lanes = T::kernels(par.isa()).lanes;
-    let groups = groups(batch, lanes, par);
+    let groups = groups(batch, n, lanes);
     let degree = par.at_most(batch.div_ceil(groups * lanes)).degree();
     StackReq::new_aligned::<T>(groups * Room::<T>::len(n, lanes) * degree, crate::engine::ALIGN)
 }
@@ -130,6 +139,7 @@ pub fn symmetric_eigen_scratch<T: Element>(batch: usize, n: usize, par: Par) -> 
 /// What all tasks share.
 struct Job<'a, T: Element> {
     a: View<'a, T, 3>,
+    limit: usize,
     values: SharedGroups<'a, T>,
     vectors: SharedGroups<'a, T>,
     kernels: &'static Kernels<T>,
@@ -140,7 +150,7 @@ impl<T: Element> Job<'_, T> {
     fn run(&self, first: usize, groups: usize, memory: &mut [T]) -> Option<Failure> {
         let ([batch, n, _], lanes) = (self.a.shape(), self.kernels.lanes);
         let mut parts = memory.chunks_exact_mut(Room::<T>::len(n, lanes));
-        let used = (batch - first).div_ceil(lanes).min(groups);
+        let used = (batch - first).div_ceil(lanes).next_power_of_two().min(groups);
         let mut rooms = [Room::<T>::new(n, lanes, parts.next()?); GROUPS];
         for (room, part) in rooms.iter_mut().skip(1).zip(parts) {
             *room = Room::new(n, lanes, part);
@@ -150,7 +160,7 @@ impl<T: Element> Job<'_, T> {
             self.interleave(room, first + group * lanes, count(group));
         }
         // SAFETY: the kernels belong to an ISA this CPU has; the rooms are this task's, with matrices in them.
-        unsafe { (self.kernels.eigen[used - 1])(&rooms[..used], SWEEPS * n) };
+        unsafe { (self.kernels.eigen[used.ilog2() as usize])(&rooms[..used], self.limit) };
         let mut failure = None;
         for (group, room) in rooms.iter().enumerate().take(used) {
             failure = failure.or(self.write(room, first + group * lanes, count(group)));
@@ -170,12 +180,19 @@ impl<T: Element> Job<'_, T> {
             // SAFETY: the room's matrix.
             unsafe { core::slice::from_raw_parts_mut(room.a, n * ld * lanes) }.fill(T::zero());
         }
+        if column_step == 1 && row_step == n as isize && ld == n {
+            // SAFETY: the kernels belong to an ISA this CPU has; `count` matrices without gaps.
+            unsafe { (self.kernels.transpose)(room.a, lanes, at(0, 0), step, count, n * n) };
+            return;
+        }
         for i in 0..n {
+            // Whole squares are transposed faster than their parts: entries above the diagonal come along and are not used.
+            let width = (i + 1).next_multiple_of(lanes).min(n);
             // SAFETY: the kernels belong to an ISA this CPU has; row i up to, or column i from, the diagonal of `count` matrices.
             unsafe {
                 let to = |i: usize, j: usize| room.a.add((i * ld + j) * lanes);
                 if column_step == 1 {
-                    (self.kernels.transpose)(to(i, 0), lanes, at(i, 0), step, count, i + 1);
+                    (self.kernels.transpose)(to(i, 0), lanes, at(i, 0), step, count, width);
                 } else if row_step == 1 {
                     (self.kernels.transpose)(to(i, i), ld * lanes, at(i, i), step, count, n - i);
                 } else {

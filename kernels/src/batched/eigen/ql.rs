@@ -38,12 +38,12 @@ impl<T: Float, S: Simd<T>> Clone for Block<T, S> {
 impl<T: Float, S: Simd<T>> Copy for Block<T, S> {}
 
 /// Sets off-diagonal entries to zero that are no larger than the rounding of their neighbours, `u (|d_i| + |d_i+1|)`, or than `u²` of the
-/// matrix; finds the topmost block without a zero in it.
+/// matrix; finds the topmost block without a zero in it. Rows above `from` have none.
 ///
 /// # Safety
 /// On a CPU with S's instruction set, inside a function compiled for it; `room` is writable.
 #[inline(always)]
-unsafe fn scan<T: Float, S: Simd<T>>(room: &Room<T>) -> Block<T, S> {
+unsafe fn scan<T: Float, S: Simd<T>>(room: &Room<T>, from: usize) -> Block<T, S> {
     let Room { n, d, e, .. } = *room;
     let l = S::LANES;
     // SAFETY: every index is below n; the caller's contract.
@@ -55,8 +55,9 @@ unsafe fn scan<T: Float, S: Simd<T>>(room: &Room<T>) -> Block<T, S> {
         let (mut first, mut last) = (splat(T::from(n).unwrap_or_else(T::zero)), zero);
         // Of the block: d[first], d[first + 1], e[first], d[last].
         let (mut d_first, mut d_second, mut e_first, mut d_last) = (zero, zero, one, zero);
-        let (mut index, mut d_i) = (zero, Vector::<T, S>::load(d));
-        for i in 0..n {
+        let mut index = splat(T::from(from).unwrap_or_else(T::zero));
+        let mut d_i = Vector::<T, S>::load(d.add(from * l));
+        for i in from..n {
             let (mut d_next, mut e_i, mut negligible) = (zero, zero, one);
             if i + 1 < n {
                 d_next = Vector::load(d.add((i + 1) * l));
@@ -125,16 +126,18 @@ pub(super) unsafe fn iterate<T: Float, S: Simd<T>, const G: usize>(rooms: &[Room
         let (zero, one, small) = (splat(T::zero()), splat(T::one()), splat(threshold::<T>()));
         let capacity = n * ld;
         let mut sweeps = [[0usize; 3]; SWEEPS];
-        let (mut recorded, mut used, mut done) = (0, 0, 0);
+        let (mut recorded, mut used, mut done, mut from) = (0, 0, 0, 0);
         loop {
             let mut blocks = [Block::<T, S> { first: zero, last: zero, start: zero }; G];
             let (mut low, mut high) = (n, 0);
             for g in 0..G {
-                blocks[g] = scan::<T, S>(&rooms[g]);
+                blocks[g] = scan::<T, S>(&rooms[g], from);
                 let (first, last) = range(&blocks[g], rooms[g].stage);
                 low = low.min(first);
                 high = high.max(last);
             }
+            // What is above is done with, in every lane.
+            from = low.min(n - 1);
             let finished = low >= high || done == limit;
             if finished || recorded == SWEEPS || used + 2 * (high - low) > capacity {
                 for room in rooms {

@@ -32,6 +32,8 @@ pub(crate) struct Room<T> {
     /// Twice n.
     pub(super) w: *mut T,
     pub(super) zeros: *mut T,
+    /// Products of successive reflectors.
+    pub(super) overlaps: *mut T,
     /// Places of the eigenvalues in ascending order.
     pub(super) ranks: *mut T,
     /// Vectors: two for short use, the lanes' status, two factors of their scale.
@@ -48,7 +50,7 @@ impl<T> Room<T> {
 
     /// Elements of a room.
     pub(super) fn len(n: usize, lanes: usize) -> usize {
-        (2 * n * leading(n) + 7 * n + Self::VECTORS) * lanes
+        (2 * n * leading(n) + 8 * n + Self::VECTORS) * lanes
     }
 
     pub(super) fn new(n: usize, lanes: usize, memory: &mut [T]) -> Self {
@@ -67,8 +69,9 @@ impl<T> Room<T> {
             tau: line(2),
             w: line(3),
             zeros: line(5),
-            ranks: line(6),
-            stage: line(7),
+            overlaps: line(6),
+            ranks: line(7),
+            stage: line(8),
         }
     }
 }

@@ -155,7 +155,7 @@ unsafe fn block<T: Float, S: Simd<T>, const R: usize>(
 /// As [`reduce`].
 #[inline(always)]
 pub(super) unsafe fn form<T: Float, S: Simd<T>>(room: &Room<T>) {
-    let Room { n, ld, a, z, tau, .. } = *room;
+    let Room { n, ld, a, z, overlaps, .. } = *room;
     let l = S::LANES;
     // SAFETY: every index is below n; the caller's contract.
     unsafe {
@@ -165,39 +165,61 @@ pub(super) unsafe fn form<T: Float, S: Simd<T>>(room: &Room<T>) {
                 (if i == j { one } else { zero }).store(z.add((j * ld + i) * l));
             }
         }
-        for k in (0..n.saturating_sub(2)).rev() {
-            let v = a.add(k * ld * l).cast_const();
-            let tau_k = Vector::<T, S>::load(tau.add(k * l));
-            let mut j = k + 1;
-            while j + ROWS <= n {
-                reflect::<T, S, ROWS>(z.add(j * ld * l), ld, k + 1..n, v, tau_k);
-                j += ROWS;
+        for k in 1..n.saturating_sub(2) {
+            let (before, v) = (a.add((k - 1) * ld * l), a.add(k * ld * l));
+            let mut sum = zero;
+            for i in k + 1..n {
+                sum = Vector::<T, S>::load(before.add(i * l)).fma(Vector::load(v.add(i * l)), sum);
             }
-            while j < n {
-                reflect::<T, S, 1>(z.add(j * ld * l), ld, k + 1..n, v, tau_k);
-                j += 1;
-            }
+            sum.store(overlaps.add(k * l));
+        }
+        let mut j = 1;
+        while j + ROWS <= n {
+            columns::<T, S, ROWS>(room, j);
+            j += ROWS;
+        }
+        while j < n {
+            columns::<T, S, 1>(room, j);
+            j += 1;
         }
     }
 }
 
-/// `z <- z - tau v (v^T z)` for C columns, `ld` vectors apart.
+/// Columns `j..j + C` of `Q`, which stay in L1: the reflectors that reach them, the last first, two at a time.
 ///
 /// # Safety
-/// As [`reduce`]; the rows lie inside `z` and `v`.
+/// As [`reduce`].
 #[inline(always)]
-unsafe fn reflect<T: Float, S: Simd<T>, const C: usize>(
-    z: *mut T,
-    ld: usize,
-    rows: core::ops::Range<usize>,
-    v: *const T,
-    tau: Vector<T, S>,
-) {
+unsafe fn columns<T: Float, S: Simd<T>, const C: usize>(room: &Room<T>, j: usize) {
+    let Room { n, ld, z, .. } = *room;
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut k = (j + C - 1).min(n - 2);
+        let columns = z.add(j * ld * S::LANES);
+        while k >= 2 {
+            reflect_twice::<T, S, C>(room, columns, k - 1);
+            k -= 2;
+        }
+        if k == 1 {
+            reflect::<T, S, C>(room, columns, 0);
+        }
+    }
+}
+
+/// `z <- (I - tau_k v_k v_k^T) z` for C columns.
+///
+/// # Safety
+/// As [`reduce`].
+#[inline(always)]
+unsafe fn reflect<T: Float, S: Simd<T>, const C: usize>(room: &Room<T>, z: *mut T, k: usize) {
+    let Room { n, ld, a, tau, .. } = *room;
     let l = S::LANES;
     // SAFETY: the caller's contract.
     unsafe {
+        let v = a.add(k * ld * l);
+        let tau = Vector::<T, S>::load(tau.add(k * l));
         let mut dots = [Vector::<T, S>::splat(T::zero()); C];
-        for i in rows.start..rows.end {
+        for i in k + 1..n {
             let v_i = Vector::<T, S>::load(v.add(i * l));
             for c in 0..C {
                 dots[c] = v_i.fma(Vector::load(z.add((c * ld + i) * l)), dots[c]);
@@ -206,11 +228,56 @@ unsafe fn reflect<T: Float, S: Simd<T>, const C: usize>(
         for dot in &mut dots {
             *dot = *dot * tau;
         }
-        for i in rows.start..rows.end {
+        for i in k + 1..n {
             let v_i = Vector::<T, S>::load(v.add(i * l));
             for c in 0..C {
                 let at = z.add((c * ld + i) * l);
                 v_i.fnma(dots[c], Vector::load(at)).store(at);
+            }
+        }
+    }
+}
+
+/// Reflections `k` and then `k - 1` in two passes over C columns, not four: the second's product with the first's result follows from the
+/// products with `z` and `v_k-1^T v_k`.
+///
+/// # Safety
+/// As [`reduce`].
+#[inline(always)]
+unsafe fn reflect_twice<T: Float, S: Simd<T>, const C: usize>(room: &Room<T>, z: *mut T, k: usize) {
+    let Room { n, ld, a, tau, overlaps, .. } = *room;
+    let l = S::LANES;
+    // SAFETY: the caller's contract.
+    unsafe {
+        let (first, second) = (a.add(k * ld * l), a.add((k - 1) * ld * l));
+        let tau_first = Vector::<T, S>::load(tau.add(k * l));
+        let tau_second = Vector::<T, S>::load(tau.add((k - 1) * l));
+        let overlap = Vector::<T, S>::load(overlaps.add(k * l));
+        let zero = Vector::<T, S>::splat(T::zero());
+        let (mut one, mut two) = ([zero; C], [zero; C]);
+        // The second reflector begins a row above the first, with 1.
+        for c in 0..C {
+            two[c] = Vector::load(z.add((c * ld + k) * l));
+        }
+        for i in k + 1..n {
+            let (v, w) = (Vector::<T, S>::load(first.add(i * l)), Vector::<T, S>::load(second.add(i * l)));
+            for c in 0..C {
+                let x = Vector::load(z.add((c * ld + i) * l));
+                one[c] = v.fma(x, one[c]);
+                two[c] = w.fma(x, two[c]);
+            }
+        }
+        for c in 0..C {
+            one[c] = one[c] * tau_first;
+            two[c] = one[c].fnma(overlap, two[c]) * tau_second;
+            let at = z.add((c * ld + k) * l);
+            (Vector::load(at) - two[c]).store(at);
+        }
+        for i in k + 1..n {
+            let (v, w) = (Vector::<T, S>::load(first.add(i * l)), Vector::<T, S>::load(second.add(i * l)));
+            for c in 0..C {
+                let at = z.add((c * ld + i) * l);
+                w.fnma(two[c], v.fnma(one[c], Vector::load(at))).store(at);
             }
         }
     }

@@ -1,4 +1,10 @@
-//! Eigendecompositions `A = Q diag(a) Q^T` of symmetric matrices, by faer.
+//! Eigendecompositions `A = Q diag(a) Q^T` of symmetric matrices: of one matrix by faer, of many small ones by kernels of our own.
+
+mod batched;
+
+pub use batched::{
+    BATCHED_MAX, batched_symmetric_eigen, batched_symmetric_eigen_alloc, batched_symmetric_eigen_scratch,
+};
 
 use crate::dense::{temporary, temporary_scratch, with_scratch};
 use crate::error::{check_parameter, check_scratch, check_shape};
