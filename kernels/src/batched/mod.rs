@@ -1,3 +1,5 @@
-//! Many small matrices of one size, one in each SIMD lane.
+//! Many small matrices at once, one in each lane.
 
+pub(crate) mod blocks;
 pub mod eigen;
+pub(crate) mod lanes;

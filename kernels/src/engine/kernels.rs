@@ -3,6 +3,7 @@
 use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
 use crate::batched::eigen::room::{EigenFn, Room, eigen};
+use crate::batched::lanes::Lanes;
 use crate::cholesky::leaf::{self, Block, LeafOp};
 use crate::conv::assemble::{AssembleFn, Assembly, Scratch};
 use crate::conv::depthwise::{self, LanesFn};
@@ -145,9 +146,9 @@ macro_rules! table {
                 unsafe { assembly.rows::<S>(channels, outer, scratch, memory) }
             }
             $(#[$feature])?
-            unsafe fn eigen_groups<const G: usize>(rooms: &[Room<$t>], limit: usize) -> usize {
+            unsafe fn eigen_groups<const G: usize>(rooms: &[Room<$t>], matrices: &[Lanes<*const $t>], limit: usize) {
                 // SAFETY: see above.
-                unsafe { eigen::<$t, S, G>(rooms, limit) }
+                unsafe { eigen::<$t, S, G>(rooms, matrices, limit) }
             }
             $(#[$feature])?
             unsafe fn fma_chains(rounds: usize) -> $t {

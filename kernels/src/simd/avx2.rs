@@ -12,8 +12,8 @@ static MASK_64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 macro_rules! avx2 {
     ($t:ident, $v:ident, $lanes:literal, $mask:ident, $set:ident, $load:ident, $store:ident, $mask_load:ident, $mask_store:ident,
-     $add:ident, $mul:ident, $fma:ident,
-     $sub:ident, $div:ident, $fnma:ident, $sqrt:ident, $andnot:ident, $compare:ident, $blend:ident) => {
+     $add:ident, $mul:ident, $fma:ident, $fnma:ident, $div:ident, $sqrt:ident, $compare:ident, $and:ident, $signs:ident, $sub:ident,
+     $andnot:ident, $blend:ident) => {
         // SAFETY of every body: the trait's contract gives the instruction set; pointers are the caller's to vouch for.
         impl Simd<$t> for Avx2 {
             type V = $v;
@@ -68,24 +68,14 @@ macro_rules! avx2 {
                 unsafe { $fma(a, b, c) }
             }
             #[inline(always)]
-            unsafe fn sub(a: $v, b: $v) -> $v {
-                // SAFETY: see above.
-                unsafe { $sub(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn div(a: $v, b: $v) -> $v {
-                // SAFETY: see above.
-                unsafe { $div(a, b) }
-            }
-            #[inline(always)]
             unsafe fn fnma(a: $v, b: $v, c: $v) -> $v {
                 // SAFETY: see above.
                 unsafe { $fnma(a, b, c) }
             }
             #[inline(always)]
-            unsafe fn sqrt(v: $v) -> $v {
+            unsafe fn sub(a: $v, b: $v) -> $v {
                 // SAFETY: see above.
-                unsafe { $sqrt(v) }
+                unsafe { $sub(a, b) }
             }
             #[inline(always)]
             unsafe fn abs(v: $v) -> $v {
@@ -96,6 +86,25 @@ macro_rules! avx2 {
             unsafe fn select_le(a: $v, b: $v, x: $v, y: $v) -> $v {
                 // SAFETY: see above.
                 unsafe { $blend(y, x, $compare::<_CMP_LE_OQ>(a, b)) }
+            }
+            #[inline(always)]
+            unsafe fn div(a: $v, b: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $div(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn sqrt(v: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $sqrt(v) }
+            }
+            #[inline(always)]
+            unsafe fn positive(v: $v) -> u32 {
+                // SAFETY: see above.
+                unsafe {
+                    let above = $compare::<_CMP_GT_OQ>(v, $set(0.0));
+                    let below = $compare::<_CMP_LT_OQ>(v, $set($t::INFINITY));
+                    $signs($and(above, below)) as u32
+                }
             }
             #[inline(always)]
             unsafe fn even(a: $v, b: $v) -> $v {
@@ -128,12 +137,14 @@ avx2!(
     _mm256_add_ps,
     _mm256_mul_ps,
     _mm256_fmadd_ps,
-    _mm256_sub_ps,
-    _mm256_div_ps,
     _mm256_fnmadd_ps,
+    _mm256_div_ps,
     _mm256_sqrt_ps,
-    _mm256_andnot_ps,
     _mm256_cmp_ps,
+    _mm256_and_ps,
+    _mm256_movemask_ps,
+    _mm256_sub_ps,
+    _mm256_andnot_ps,
     _mm256_blendv_ps
 );
 avx2!(
@@ -149,11 +160,13 @@ avx2!(
     _mm256_add_pd,
     _mm256_mul_pd,
     _mm256_fmadd_pd,
-    _mm256_sub_pd,
-    _mm256_div_pd,
     _mm256_fnmadd_pd,
+    _mm256_div_pd,
     _mm256_sqrt_pd,
-    _mm256_andnot_pd,
     _mm256_cmp_pd,
+    _mm256_and_pd,
+    _mm256_movemask_pd,
+    _mm256_sub_pd,
+    _mm256_andnot_pd,
     _mm256_blendv_pd
 );

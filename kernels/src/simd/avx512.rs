@@ -8,8 +8,8 @@ pub(crate) struct Avx512;
 
 macro_rules! avx512 {
     ($t:ident, $v:ident, $lanes:literal, $mask:ident, $set:ident, $load:ident, $store:ident, $maskz:ident, $mask_store:ident,
-     $add:ident, $mul:ident, $fma:ident, $sum:ident, $transpose:ident,
-     $sub:ident, $div:ident, $fnma:ident, $sqrt:ident, $abs:ident, $compare:ident, $blend:ident) => {
+     $add:ident, $mul:ident, $fma:ident, $fnma:ident, $div:ident, $sqrt:ident, $compare:ident, $mask_compare:ident, $sum:ident,
+     $transpose:ident, $sub:ident, $abs:ident, $blend:ident) => {
         // SAFETY of every body: the trait's contract gives the instruction set; pointers are the caller's to vouch for.
         impl Simd<$t> for Avx512 {
             type V = $v;
@@ -58,24 +58,14 @@ macro_rules! avx512 {
                 unsafe { $fma(a, b, c) }
             }
             #[inline(always)]
-            unsafe fn sub(a: $v, b: $v) -> $v {
-                // SAFETY: see above.
-                unsafe { $sub(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn div(a: $v, b: $v) -> $v {
-                // SAFETY: see above.
-                unsafe { $div(a, b) }
-            }
-            #[inline(always)]
             unsafe fn fnma(a: $v, b: $v, c: $v) -> $v {
                 // SAFETY: see above.
                 unsafe { $fnma(a, b, c) }
             }
             #[inline(always)]
-            unsafe fn sqrt(v: $v) -> $v {
+            unsafe fn sub(a: $v, b: $v) -> $v {
                 // SAFETY: see above.
-                unsafe { $sqrt(v) }
+                unsafe { $sub(a, b) }
             }
             #[inline(always)]
             unsafe fn abs(v: $v) -> $v {
@@ -86,6 +76,57 @@ macro_rules! avx512 {
             unsafe fn select_le(a: $v, b: $v, x: $v, y: $v) -> $v {
                 // SAFETY: see above.
                 unsafe { $blend($compare::<_CMP_LE_OQ>(a, b), y, x) }
+            }
+            #[inline(always)]
+            unsafe fn div(a: $v, b: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $div(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn sqrt(v: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $sqrt(v) }
+            }
+            #[inline(always)]
+            unsafe fn positive(v: $v) -> u32 {
+                // SAFETY: see above.
+                unsafe {
+                    let below = $compare::<_CMP_LT_OQ>(v, $set($t::INFINITY));
+                    u32::from($mask_compare::<_CMP_GT_OQ>(below, v, $set(0.0)))
+                }
+            }
+            #[inline(always)]
+            unsafe fn interleave(dst: *mut $t, rows: *const *const $t, start: usize, width: usize) {
+                // SAFETY: see above; the first `width` elements of each row, where the mask has a bit for each.
+                unsafe {
+                    let mask = (u32::MAX >> (32 - width)) as $mask;
+                    let mut vectors = [$set(0.0); $lanes];
+                    for (i, row) in vectors.iter_mut().enumerate() {
+                        *row = $maskz(mask, (*rows.add(i)).add(start));
+                    }
+                    let columns = $transpose(vectors);
+                    for (j, &column) in columns.iter().enumerate() {
+                        $store(dst.add(j * $lanes), column);
+                    }
+                }
+            }
+            #[inline(always)]
+            unsafe fn deinterleave(rows: *const *mut $t, start: usize, width: usize, src: *const $t) {
+                // SAFETY: as in `interleave`.
+                unsafe {
+                    let mask = (u32::MAX >> (32 - width)) as $mask;
+                    let mut columns = [$set(0.0); $lanes];
+                    for (j, column) in columns.iter_mut().enumerate() {
+                        *column = $load(src.add(j * $lanes));
+                    }
+                    let vectors = $transpose(columns);
+                    for (i, &vector) in vectors.iter().enumerate() {
+                        let row = *rows.add(i);
+                        if !row.is_null() {
+                            $mask_store(row.add(start), mask, vector);
+                        }
+                    }
+                }
             }
             #[inline(always)]
             unsafe fn even(a: $v, b: $v) -> $v {
@@ -131,14 +172,15 @@ avx512!(
     _mm512_add_ps,
     _mm512_mul_ps,
     _mm512_fmadd_ps,
+    _mm512_fnmadd_ps,
+    _mm512_div_ps,
+    _mm512_sqrt_ps,
+    _mm512_cmp_ps_mask,
+    _mm512_mask_cmp_ps_mask,
     _mm512_reduce_add_ps,
     transpose_f32,
     _mm512_sub_ps,
-    _mm512_div_ps,
-    _mm512_fnmadd_ps,
-    _mm512_sqrt_ps,
     _mm512_abs_ps,
-    _mm512_cmp_ps_mask,
     _mm512_mask_blend_ps
 );
 avx512!(
@@ -154,14 +196,15 @@ avx512!(
     _mm512_add_pd,
     _mm512_mul_pd,
     _mm512_fmadd_pd,
+    _mm512_fnmadd_pd,
+    _mm512_div_pd,
+    _mm512_sqrt_pd,
+    _mm512_cmp_pd_mask,
+    _mm512_mask_cmp_pd_mask,
     _mm512_reduce_add_pd,
     transpose_f64,
     _mm512_sub_pd,
-    _mm512_div_pd,
-    _mm512_fnmadd_pd,
-    _mm512_sqrt_pd,
     _mm512_abs_pd,
-    _mm512_cmp_pd_mask,
     _mm512_mask_blend_pd
 );
 

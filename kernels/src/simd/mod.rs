@@ -1,4 +1,4 @@
-//! Lanes: the dozen operations that every kernel is written in, and their three implementations.
+//! Lanes: the operations that every kernel is written in, and their three implementations.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -51,14 +51,6 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`: rounded once where the instruction set has it, twice on the portable path.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
-    /// `c - a * b`, rounded as [`Simd::fma`].
-    unsafe fn fnma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    unsafe fn sqrt(v: Self::V) -> Self::V;
-    unsafe fn abs(v: Self::V) -> Self::V;
-    /// In each lane `x` if `a <= b`, else (NaN too) `y`.
-    unsafe fn select_le(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Transposes a square of LANES: `dst[j * dst_step + i] <- src[i * src_step + j]`, whole columns, stored in the order of `j`: where they
     /// overlap, the later one stays.
     #[inline(always)]
@@ -67,6 +59,41 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
             for i in 0..Self::LANES {
                 // SAFETY: the caller vouches for the square on both sides.
                 unsafe { *dst.add(j * dst_step + i) = *src.offset(i as isize * src_step + j as isize) }
+            }
+        }
+    }
+    /// `c - a * b`, rounded as [`fma`](Simd::fma).
+    unsafe fn fnma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn abs(v: Self::V) -> Self::V;
+    /// In each lane `x` if `a <= b`, else (NaN too) `y`.
+    unsafe fn select_le(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// Correctly rounded quotients.
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// Correctly rounded roots.
+    unsafe fn sqrt(v: Self::V) -> Self::V;
+    /// Bit `i` tells whether element `i` is positive and finite.
+    unsafe fn positive(v: Self::V) -> u32;
+    /// Transposes one stretch of LANES rows, each its own pointer: `dst[j * LANES + i] <- rows[i][start + j]` for `j < width <= LANES`.
+    #[inline(always)]
+    unsafe fn interleave(dst: *mut T, rows: *const *const T, start: usize, width: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..width {
+                // SAFETY: the caller vouches for LANES rows and `width` elements of each, and for the square at `dst`.
+                unsafe { *dst.add(j * Self::LANES + i) = *(*rows.add(i)).add(start + j) }
+            }
+        }
+    }
+    /// The inverse of [`interleave`](Simd::interleave): `rows[i][start + j] <- src[j * LANES + i]`. Null rows are left out.
+    #[inline(always)]
+    unsafe fn deinterleave(rows: *const *mut T, start: usize, width: usize, src: *const T) {
+        for i in 0..Self::LANES {
+            // SAFETY: the caller vouches for LANES rows, `width` elements of each that is not null, and the square at `src`.
+            unsafe {
+                let row = *rows.add(i);
+                for j in (0..width).filter(|_| !row.is_null()) {
+                    *row.add(start + j) = *src.add(j * Self::LANES + i);
+                }
             }
         }
     }

@@ -78,20 +78,12 @@ macro_rules! portable {
                 zip(zip(a, b, Mul::mul), c, Add::add)
             }
             #[inline(always)]
-            unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
-                zip(a, b, Sub::sub)
-            }
-            #[inline(always)]
-            unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
-                zip(a, b, Div::div)
-            }
-            #[inline(always)]
             unsafe fn fnma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
                 zip(c, zip(a, b, Mul::mul), Sub::sub)
             }
             #[inline(always)]
-            unsafe fn sqrt(v: Self::V) -> Self::V {
-                v.map($t::sqrt)
+            unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+                zip(a, b, Sub::sub)
             }
             #[inline(always)]
             unsafe fn abs(v: Self::V) -> Self::V {
@@ -100,6 +92,18 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn select_le(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
                 core::array::from_fn(|i| if a[i] <= b[i] { x[i] } else { y[i] })
+            }
+            #[inline(always)]
+            unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+                zip(a, b, Div::div)
+            }
+            #[inline(always)]
+            unsafe fn sqrt(v: Self::V) -> Self::V {
+                v.map($t::sqrt)
+            }
+            #[inline(always)]
+            unsafe fn positive(v: Self::V) -> u32 {
+                (0..$lanes).map(|i| u32::from(v[i] > 0.0 && v[i] < $t::INFINITY) << i).sum()
             }
             #[inline(always)]
             unsafe fn even(a: Self::V, b: Self::V) -> Self::V {

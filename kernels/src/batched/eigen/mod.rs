@@ -16,6 +16,7 @@ mod ql;
 pub(crate) mod room;
 mod tridiagonal;
 
+use crate::batched::lanes::Lanes;
 use crate::conv::groups::SharedGroups;
 use crate::element::Element;
 use crate::engine::kernels::Kernels;
@@ -156,11 +157,13 @@ impl<T: Element> Job<'_, T> {
             *room = Room::new(n, lanes, part);
         }
         let count = |group: usize| lanes.min(batch.saturating_sub(first + group * lanes));
-        for (group, room) in rooms.iter().enumerate().take(used) {
-            self.interleave(room, first + group * lanes, count(group));
-        }
-        // SAFETY: the kernels belong to an ISA this CPU has; the rooms are this task's, with matrices in them.
-        unsafe { (self.kernels.eigen[used.ilog2() as usize])(&rooms[..used], self.limit) };
+        let sources = |group: usize| {
+            let start = (first + group * lanes).min(batch - 1);
+            Lanes::sources((start..batch.min(start + lanes)).map(|matrix| self.a.datapoint(matrix)))
+        };
+        let matrices: [_; GROUPS] = core::array::from_fn(sources);
+        // SAFETY: the kernels belong to an ISA this CPU has; the rooms are this task's.
+        unsafe { (self.kernels.eigen[used.ilog2() as usize])(&rooms[..used], &matrices, self.limit) };
         let mut failure = None;
         for (group, room) in rooms.iter().enumerate().take(used) {
             failure = failure.or(self.write(room, first + group * lanes, count(group)));
@@ -168,54 +171,14 @@ impl<T: Element> Job<'_, T> {
         failure
     }
 
-    /// The lower triangles of `count` matrices into the lanes; zeros into the rest.
-    fn interleave(&self, room: &Room<T>, first: usize, count: usize) {
-        let ([_, n, _], [step, row_step, column_step]) = (self.a.shape(), self.a.strides());
-        let (lanes, ld) = (self.kernels.lanes, room.ld);
-        let at = |i: usize, j: usize| {
-            let offset = first as isize * step + i as isize * row_step + j as isize * column_step;
-            self.a.as_ptr().wrapping_offset(offset)
-        };
-        if count < lanes {
-            // SAFETY: the room's matrix.
-            unsafe { core::slice::from_raw_parts_mut(room.a, n * ld * lanes) }.fill(T::zero());
-        }
-        if column_step == 1 && row_step == n as isize && ld == n {
-            // SAFETY: the kernels belong to an ISA this CPU has; `count` matrices without gaps.
-            unsafe { (self.kernels.transpose)(room.a, lanes, at(0, 0), step, count, n * n) };
-            return;
-        }
-        for i in 0..n {
-            // Whole squares are transposed faster than their parts: entries above the diagonal come along and are not used.
-            let width = (i + 1).next_multiple_of(lanes).min(n);
-            // SAFETY: the kernels belong to an ISA this CPU has; row i up to, or column i from, the diagonal of `count` matrices.
-            unsafe {
-                let to = |i: usize, j: usize| room.a.add((i * ld + j) * lanes);
-                if column_step == 1 {
-                    (self.kernels.transpose)(to(i, 0), lanes, at(i, 0), step, count, width);
-                } else if row_step == 1 {
-                    (self.kernels.transpose)(to(i, i), ld * lanes, at(i, i), step, count, n - i);
-                } else {
-                    for j in 0..=i {
-                        for lane in 0..count {
-                            *to(i, j).add(lane) = *at(i, j).wrapping_offset(lane as isize * step);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Writes the results of `count` lanes. The room's matrices are overwritten.
+    /// Writes the results of `count` lanes.
     fn write(&self, room: &Room<T>, first: usize, count: usize) -> Option<Failure> {
         let ([_, n, _], lanes) = (self.a.shape(), self.kernels.lanes);
         let size = n * room.ld;
-        // SAFETY: the kernels belong to an ISA this CPU has; the rotations are no longer needed, and the room is this task's.
-        let (unpacked, sorted, d, ranks, status) = unsafe {
-            (self.kernels.transpose)(room.a, size, room.z, lanes as isize, size, lanes);
+        // SAFETY: the kernel has written them, and the room is this task's.
+        let (columns, d, ranks, status) = unsafe {
             (
                 core::slice::from_raw_parts(room.a, size * lanes),
-                core::slice::from_raw_parts_mut(room.z, size),
                 core::slice::from_raw_parts(room.d, n * lanes),
                 core::slice::from_raw_parts(room.ranks, n * lanes),
                 core::slice::from_raw_parts(room.stage.add(2 * lanes), lanes),
@@ -236,13 +199,10 @@ impl<T: Element> Job<'_, T> {
             }
             // SAFETY: each matrix belongs to one task.
             let (mut values, vectors) = unsafe { (self.values.matrix(matrix), self.vectors.matrix(matrix)) };
-            let columns = unpacked[lane * size..][..size].chunks_exact(room.ld);
-            for (j, column) in columns.enumerate() {
-                let rank = ranks[j * lanes + lane].to_usize().unwrap_or(0);
-                values.set([0, rank], d[j * lanes + lane]);
-                sorted[rank * room.ld..][..n].copy_from_slice(&column[..n]);
+            for (d, ranks) in d.chunks_exact(lanes).zip(ranks.chunks_exact(lanes)) {
+                values.set([0, ranks[lane].to_usize().unwrap_or(0)], d[lane]);
             }
-            self.write_columns(vectors, sorted, room.ld);
+            self.write_columns(vectors, &columns[lane * size..][..size], room.ld);
         }
         failure
     }

@@ -109,15 +109,14 @@ unsafe fn range<T: Float, S: Simd<T>>(block: &Block<T, S>, stage: *mut T) -> (us
     }
 }
 
-/// The eigenvalues into `d`, and the rotations applied to `z`. Returns how many sweeps it took; where that is `limit`, lanes with
-/// off-diagonal entries left in `e` have not converged.
+/// The eigenvalues into `d`, and the rotations applied to `z`. After `limit` sweeps, lanes with off-diagonal entries left in `e` are given up.
 ///
 /// G groups of lanes run side by side, because a chase is one long chain of dependent operations.
 ///
 /// # Safety
 /// As [`scan`], for each room; rooms have one `n`.
 #[inline(always)]
-pub(super) unsafe fn iterate<T: Float, S: Simd<T>, const G: usize>(rooms: &[Room<T>; G], limit: usize) -> usize {
+pub(super) unsafe fn iterate<T: Float, S: Simd<T>, const G: usize>(rooms: &[Room<T>; G], limit: usize) {
     let Room { n, ld, .. } = rooms[0];
     let l = S::LANES;
     // SAFETY: every index is below n; the caller's contract.
@@ -146,7 +145,7 @@ pub(super) unsafe fn iterate<T: Float, S: Simd<T>, const G: usize>(rooms: &[Room
                 (recorded, used) = (0, 0);
             }
             if finished {
-                return done;
+                return;
             }
             let mut sin = [one; G];
             let mut cos = [one; G];

@@ -1,6 +1,7 @@
 //! One group of lanes: its memory, and what is done before and after the algorithm.
 
 use super::{ql, tridiagonal};
+use crate::batched::lanes::{Lanes, Layout, MOST, Part, read};
 use crate::simd::Simd;
 use crate::simd::vector::Vector;
 use num_traits::Float;
@@ -46,7 +47,8 @@ fn leading(n: usize) -> usize {
 }
 
 impl<T> Room<T> {
-    const VECTORS: usize = 5;
+    /// The stage, and what [`Simd::deinterleave`] may read past the last eigenvector.
+    const VECTORS: usize = 5 + MOST;
 
     /// Elements of a room.
     pub(super) fn len(n: usize, lanes: usize) -> usize {
@@ -76,30 +78,55 @@ impl<T> Room<T> {
     }
 }
 
-/// See [`eigen`].
-pub(crate) type EigenFn<T> = unsafe fn(&[Room<T>], limit: usize) -> usize;
+/// The lower triangle in rows of `.0` vectors.
+#[derive(Clone, Copy)]
+struct Lower(usize);
 
-/// Eigenvalues into `d`, their ranks into `ranks`, eigenvectors into `z`, for G rooms. The third vector of a stage then holds zero where a lane
-/// converged, NaN where the matrix was not finite. Returns the number of sweeps.
+impl Layout for Lower {
+    #[inline(always)]
+    fn at(self, i: usize, j: usize) -> usize {
+        i * self.0 + j
+    }
+    #[inline(always)]
+    fn mirrored(self, _: usize, _: usize) -> Option<usize> {
+        None
+    }
+    #[inline(always)]
+    fn symmetric(self, i: usize, j: usize) -> usize {
+        self.at(i.max(j), i.min(j))
+    }
+}
+
+/// See [`eigen`].
+pub(crate) type EigenFn<T> = unsafe fn(&[Room<T>], &[Lanes<*const T>], limit: usize);
+
+/// Eigenvalues into `d`, their ranks into `ranks`, and, lane by lane and in the order of the ranks, eigenvectors into `a`, `ld` elements apart,
+/// for G rooms. The third vector of a stage then holds zero where a lane converged, NaN where the matrix was not finite.
 ///
 /// # Safety
-/// On a CPU with S's instruction set, inside a function compiled for it; rooms are writable and their `a` holds matrices.
+/// On a CPU with S's instruction set, inside a function compiled for it; rooms are writable, and there are readable matrices for each.
 #[inline(always)]
-pub(crate) unsafe fn eigen<T: Float, S: Simd<T>, const G: usize>(rooms: &[Room<T>], limit: usize) -> usize {
+pub(crate) unsafe fn eigen<T: Float, S: Simd<T>, const G: usize>(
+    rooms: &[Room<T>],
+    matrices: &[Lanes<*const T>],
+    limit: usize,
+) {
     // SAFETY: the caller's contract.
     unsafe {
         let mut group = [rooms[0]; G];
         for g in 0..G {
             group[g] = rooms[g];
+            let Room { n, ld, a, .. } = rooms[g];
+            let part = Part::Damped { scale: &[T::one(); MOST], damping: &[T::zero(); MOST] };
+            read::<T, S, Lower>(Lower(ld), [n, n], part, &matrices[g], a);
             scale::<T, S>(&group[g]);
             tridiagonal::reduce::<T, S>(&group[g]);
             tridiagonal::form::<T, S>(&group[g]);
         }
-        let sweeps = ql::iterate::<T, S, G>(&group, limit);
+        ql::iterate::<T, S, G>(&group, limit);
         for room in &group {
             finish::<T, S>(room);
         }
-        sweeps
     }
 }
 
@@ -153,7 +180,7 @@ unsafe fn scale<T: Float, S: Simd<T>>(room: &Room<T>) {
 /// As [`eigen`].
 #[inline(always)]
 unsafe fn finish<T: Float, S: Simd<T>>(room: &Room<T>) {
-    let Room { n, ld, z, d, e, ranks, stage, .. } = *room;
+    let Room { n, ld, a, z, d, e, ranks, stage, .. } = *room;
     let l = S::LANES;
     // SAFETY: every index is below n; the caller's contract.
     unsafe {
@@ -180,11 +207,19 @@ unsafe fn finish<T: Float, S: Simd<T>>(room: &Room<T>) {
             }
             rank.store(ranks.add(j * l));
         }
-        // The sign of a zero depends on how long other lanes went on with identity rotations: -0 becomes 0.
+        let mut columns = [core::ptr::null_mut(); MOST];
         for j in 0..n {
             for i in 0..n {
+                // The sign of a zero depends on how long other lanes went on with identity rotations: -0 becomes 0.
                 let at = z.add((j * ld + i) * l);
                 (Vector::<T, S>::load(at) + zero).store(at);
+            }
+            for lane in 0..l {
+                let rank = (*ranks.add(j * l + lane)).to_usize().unwrap_or(0);
+                columns[lane] = a.add((lane * n + rank) * ld);
+            }
+            for start in (0..n).step_by(l) {
+                S::deinterleave(columns.as_ptr(), start, l.min(n - start), z.add((j * ld + start) * l));
             }
         }
     }
