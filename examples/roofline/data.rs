@@ -33,6 +33,11 @@ pub fn covariance_matrix(n: usize, seed: u64, par: Par) -> Vec<f32> {
     out
 }
 
+/// `batch` different ones, one after the other.
+pub fn covariance_matrices(batch: usize, n: usize, par: Par) -> Vec<f32> {
+    (0..batch).flat_map(|index| covariance_matrix(n, 1 + index as u64, par)).collect()
+}
+
 /// `X^T X / n` of dense activations.
 pub fn dense(n: usize, triangle: Triangle) -> Spec<'static, f32> {
     Spec {

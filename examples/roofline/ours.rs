@@ -1,8 +1,9 @@
 //! Our side of every job.
 
-use super::data::{DAMPING, RATE, covariance_matrix, dense, uniform};
+use super::data::{DAMPING, RATE, covariance_matrices, covariance_matrix, dense, uniform};
 use super::jobs::{Images, Job};
 use dyn_stack::{MemBuffer, MemStack, StackReq};
+use foof_kernels::batched::{self, Damping, eigen};
 use foof_kernels::conv::{self, ConvSpec, Plan};
 use foof_kernels::covariance::{self, Bias, Sharing, Spec, covariance, second_moments, second_moments_scratch};
 use foof_kernels::product::{product, product_scratch};
@@ -51,6 +52,16 @@ pub fn work(job: Job, par: Par) -> Work {
             with_scratch(cholesky::damped_inverse_scratch::<f32>(n, par), move |stack| {
                 let (out, a) = (mat_mut(&mut out, [n, n]), mat(&a, [n, n]));
                 cholesky::damped_inverse(out, a, 1.0, DAMPING, triangle, par, stack).expect(POSITIVE);
+            })
+        }
+        Job::Batched { batch, n } => batched(batch, n, par),
+        Job::Eigen { batch, n } => {
+            let (a, mut q) = (covariance_matrices(batch, n, par), vec![0.0; batch * n * n]);
+            let mut values = vec![0.0; batch * n];
+            with_scratch(eigen::symmetric_eigen_scratch::<f32>(batch, n, par), move |stack| {
+                let vectors = ViewMut::new(&mut q, [batch, n, n]).expect("the buffer has the shape's length");
+                let (values, a) = (mat_mut(&mut values, [batch, n]), tensor(&a, [batch, n, n]));
+                eigen::symmetric_eigen(values, vectors, a, eigen::sweeps(n), par, stack).expect("converges");
             })
         }
         Job::Cholesky { n } => {
@@ -121,6 +132,16 @@ fn conv_covariance(images: Images, triangle: Triangle, par: Par) -> Work {
         let x = View::new(&x, shape).expect("the buffer has the shape's length");
         let out = ViewMut::new(&mut out, out_shape).expect("the buffer has the shape's length");
         conv::covariance(out, x, &plan, &spec, par, stack);
+    })
+}
+
+fn batched(batch: usize, n: usize, par: Par) -> Work {
+    let (a, mut out) = (covariance_matrices(batch, n, par), vec![0.0; batch * n * n]);
+    with_scratch(batched::damped_inverse_scratch::<f32>([batch, n], par), move |stack| {
+        let out = ViewMut::new(&mut out, [batch, n, n]).expect("the buffer has the shape's length");
+        let damping = Damping::Same(DAMPING);
+        batched::damped_inverse(out, tensor(&a, [batch, n, n]), 1.0, damping, Triangle::Full, par, stack)
+            .expect(POSITIVE);
     })
 }
 

@@ -63,6 +63,27 @@ enum Lines {
     Neither,
 }
 
+macro_rules! columns_from {
+    ($pointer:ty) => {
+        impl<T> Lanes<$pointer> {
+            /// The same matrices from column `start` on.
+            #[inline(always)]
+            pub(crate) fn columns_from(&self, start: usize) -> Self {
+                let mut lanes = Lanes { ..*self };
+                for (first, [_, step]) in lanes.first.iter_mut().zip(&self.strides) {
+                    if !first.is_null() {
+                        *first = first.wrapping_offset(start as isize * step);
+                    }
+                }
+                lanes
+            }
+        }
+    };
+}
+
+columns_from!(*const T);
+columns_from!(*mut T);
+
 impl<P: Copy> Lanes<P> {
     #[inline(always)]
     fn lines(&self, lanes: usize, cols: usize) -> Lines {

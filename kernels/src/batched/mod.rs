@@ -1,5 +1,371 @@
-//! Many small matrices at once, one in each lane.
+//! Many small positive definite matrices at once, one in each lane of a vector: damped inverses and solves.
+//!
+//! A group of LANES matrices is interleaved ([`lanes`]), so that every operation of the scalar algorithm is one on vectors; the algorithm is
+//! blocked over registers ([`blocks`], [`sweeps`]); groups are shared among the threads.
 
 pub(crate) mod blocks;
 pub mod eigen;
+pub(crate) mod group;
 pub(crate) mod lanes;
+pub(crate) mod sweeps;
+
+use crate::cholesky::{self, Pivot};
+use crate::conv::groups::{self, SharedGroups};
+use crate::element::Element;
+use crate::engine::epilogue::Triangle;
+use crate::engine::{ALIGN, Buffers, aligned};
+use crate::par::Par;
+use crate::view::{MatMut, MatRef, View, ViewMut};
+use core::marker::PhantomData;
+use dyn_stack::{MemStack, StackReq};
+use group::{Group, Task};
+use lanes::{Lanes, MOST};
+use std::sync::Mutex;
+
+/// Orders up to which matrices are interleaved; larger ones are factored one at a time.
+pub const LARGEST: usize = 128;
+
+/// Work, in multiply-adds at a large matrix's rate, below which a batch stays on the calling thread.
+const PARALLEL_WORK: usize = 1 << 19;
+
+/// What is added to the diagonals of a batch.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Damping<'a, T> {
+    /// The same for every matrix.
+    Same(T),
+    /// One value for each matrix.
+    Each(&'a [T]),
+}
+
+impl<T: Copy> Damping<'_, T> {
+    fn of(&self, index: usize) -> T {
+        match self {
+            Damping::Same(damping) => *damping,
+            Damping::Each(dampings) => dampings[index],
+        }
+    }
+}
+
+/// A matrix of a batch that is not positive definite.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Failure<T> {
+    /// Its place in the batch.
+    pub index: usize,
+    /// Its first pivot that is not positive, or not finite.
+    pub pivot: Pivot<T>,
+}
+
+/// One matrix of a list: `out <- (scale a + damping I)^-1`.
+#[derive(Debug)]
+pub struct Item<'a, T> {
+    /// Where the inverse goes.
+    pub out: MatMut<'a, T>,
+    /// The matrix, of which the lower triangle is read.
+    pub a: MatRef<'a, T>,
+    /// Its factor.
+    pub scale: T,
+    /// What is added to its diagonal.
+    pub damping: T,
+}
+
+/// The matrices of a batch, wherever they are.
+trait Matrices<T>: Sync {
+    fn a(&self, index: usize) -> (MatRef<'_, T>, T, T);
+    /// # Safety
+    /// No two live borrows of one index.
+    unsafe fn out(&self, index: usize) -> MatMut<'_, T>;
+}
+
+struct Batch<'a, T> {
+    out: SharedGroups<'a, T>,
+    a: View<'a, T, 3>,
+    scale: T,
+    damping: Damping<'a, T>,
+}
+
+impl<T: Element> Matrices<T> for Batch<'_, T> {
+    fn a(&self, index: usize) -> (MatRef<'_, T>, T, T) {
+        (self.a.datapoint(index), self.scale, self.damping.of(index))
+    }
+    unsafe fn out(&self, index: usize) -> MatMut<'_, T> {
+        // SAFETY: the caller's contract.
+        unsafe { self.out.matrix(index) }
+    }
+}
+
+struct List<'a, 'b, T> {
+    items: *mut Item<'b, T>,
+    len: usize,
+    memory: PhantomData<&'a mut [Item<'b, T>]>,
+}
+
+// SAFETY: items are read by several tasks; their outputs are borrowed by one each, as `out` asks of its callers.
+unsafe impl<T: Send + Sync> Sync for List<'_, '_, T> {}
+
+impl<T: Element> Matrices<T> for List<'_, '_, T> {
+    fn a(&self, index: usize) -> (MatRef<'_, T>, T, T) {
+        assert!(index < self.len, "item {index} of {}", self.len);
+        // SAFETY: an item of the list; these fields are not written while it is borrowed.
+        unsafe {
+            let item = self.items.add(index);
+            ((*item).a, (*item).scale, (*item).damping)
+        }
+    }
+    unsafe fn out(&self, index: usize) -> MatMut<'_, T> {
+        assert!(index < self.len, "item {index} of {}", self.len);
+        // SAFETY: an item of the list, whose output the caller alone has.
+        unsafe { (*self.items.add(index)).out.rb_mut() }
+    }
+}
+
+fn threads<T: Element>(n: usize, cols: usize, count: usize, par: Par) -> Par {
+    let lanes = T::kernels(par.isa()).lanes;
+    // Interleaving costs as much as tens of columns.
+    let work = (n * n * (n / 2 + cols + 32)).saturating_mul(count);
+    par.at_most(if work < PARALLEL_WORK { 1 } else { count.div_ceil(lanes) })
+}
+
+/// Runs every group: `task` makes what becomes of the factors of the matrices from `first` on.
+fn run<T: Element>(
+    (n, cols, count): (usize, usize, usize),
+    matrices: &dyn Matrices<T>,
+    task: &(dyn Fn(core::ops::Range<usize>) -> Task<T> + Sync),
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Vec<Failure<T>>> {
+    if n == 0 || count == 0 {
+        return Ok(());
+    }
+    let kernels = T::kernels(par.isa());
+    let par = threads::<T>(n, cols, count, par);
+    let len = group::memory(n, cols, kernels.lanes);
+    let (memory, _) = aligned::<T>(stack, len * par.degree());
+    let memory = Buffers::new(memory, par.degree());
+    let failures = Mutex::new(Vec::new());
+    par.enter(|| {
+        par.for_each(count.div_ceil(kernels.lanes), &|worker, index| {
+            let first = index * kernels.lanes;
+            let range = first..count.min(first + kernels.lanes);
+            let mut group = Group {
+                n,
+                count: range.len(),
+                a: Lanes::sources(range.clone().map(|index| matrices.a(index).0)),
+                scale: core::array::from_fn(|lane| matrices.a(first + lane % range.len()).1),
+                damping: core::array::from_fn(|lane| matrices.a(first + lane % range.len()).2),
+                task: task(range),
+            };
+            // SAFETY: the kernels belong to an ISA this CPU has; one task at a time has this worker's number, and each matrix
+            // belongs to one group.
+            let pivots = unsafe { (kernels.group)(&mut group, memory.uninit(worker).as_mut_ptr().cast()) };
+            if pivots.failed != 0 {
+                let lanes = (0..MOST).filter(|lane| pivots.failed & (1 << lane) != 0);
+                let found = lanes.map(|lane| Failure { index: first + lane, pivot: pivots.pivots[lane] });
+                failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(found);
+            }
+        });
+    });
+    finish(failures)
+}
+
+fn finish<T>(failures: Mutex<Vec<Failure<T>>>) -> Result<(), Vec<Failure<T>>> {
+    let mut failures = failures.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    failures.sort_unstable_by_key(|failure| failure.index);
+    if failures.is_empty() { Ok(()) } else { Err(failures) }
+}
+
+fn lanes_scratch<T: Element>(n: usize, cols: usize, count: usize, par: Par) -> StackReq {
+    let lanes = T::kernels(par.isa()).lanes;
+    let degree = threads::<T>(n, cols, count, par).degree();
+    StackReq::new_aligned::<T>(group::memory(n, cols, lanes) * degree, ALIGN)
+}
+
+fn invert<T: Element>(
+    (n, count): (usize, usize),
+    matrices: &dyn Matrices<T>,
+    triangle: Triangle,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Vec<Failure<T>>> {
+    if n > LARGEST {
+        return invert_large((n, count), matrices, triangle, par, stack);
+    }
+    let task = |range: core::ops::Range<usize>| {
+        // SAFETY: each matrix belongs to one group.
+        let out = Lanes::targets(range.map(|index| unsafe { matrices.out(index) }));
+        Task::Invert { out, triangle }
+    };
+    run((n, 0, count), matrices, &task, par, stack)
+}
+
+/// One matrix at a time, in scratch, so that a failure leaves its output as it was.
+fn invert_large<T: Element>(
+    (n, count): (usize, usize),
+    matrices: &dyn Matrices<T>,
+    triangle: Triangle,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Vec<Failure<T>>> {
+    let failures = Mutex::new(Vec::new());
+    groups::for_each(count, par, |par| large_scratch::<T>(n, par), stack, &|index, par, stack| {
+        let (memory, stack) = stack.make_aligned_with::<T>(n * n, ALIGN, |_| T::zero());
+        let mut memory = memory;
+        let Ok(mut x) = MatMut::new(&mut memory, [n, n]) else { unreachable!("n n elements") };
+        let (a, scale, damping) = matrices.a(index);
+        match cholesky::damped_inverse(x.rb_mut(), a, scale, damping, triangle, par, stack) {
+            Err(pivot) => {
+                failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Failure { index, pivot });
+            }
+            Ok(()) => {
+                // SAFETY: each matrix is one task's.
+                let mut out = unsafe { matrices.out(index) };
+                match triangle {
+                    Triangle::Full => out.copy_from(x.as_ref()),
+                    Triangle::Lower => {
+                        (0..n).for_each(|i| (0..=i).for_each(|j| out.set([i, j], x.as_ref().at([i, j]))));
+                    }
+                }
+            }
+        }
+    });
+    finish(failures)
+}
+
+fn large_scratch<T: Element>(n: usize, par: Par) -> StackReq {
+    StackReq::new_aligned::<T>(n * n, ALIGN).and(cholesky::damped_inverse_scratch::<T>(n, par))
+}
+
+fn inverse_scratch<T: Element>(n: usize, count: usize, par: Par) -> StackReq {
+    match n > LARGEST {
+        true => groups::scratch(count, par, |par| large_scratch::<T>(n, par)),
+        false => lanes_scratch::<T>(n, 0, count, par),
+    }
+}
+
+/// `out_b <- (scale A_b + damping_b I)^-1` for a batch `a` `[batch, n, n]` of symmetric matrices, of which the lower triangles are read; this
+/// triangle of `out` is written. `batch n³ / 2` multiply-adds.
+///
+/// # Errors
+/// The matrices with a pivot that is not positive or not finite, in order; their outputs are as they were, all others are written.
+///
+/// # Panics
+/// If shapes disagree, or `stack` holds less than [`damped_inverse_scratch`].
+pub fn damped_inverse<T: Element>(
+    out: ViewMut<'_, T, 3>,
+    a: View<'_, T, 3>,
+    scale: T,
+    damping: Damping<'_, T>,
+    triangle: Triangle,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Vec<Failure<T>>> {
+    let [count, n, cols] = a.shape();
+    assert!(n == cols && out.shape() == [count, n, n], "batched damped_inverse: shapes disagree");
+    assert_dampings(damping, count);
+    invert((n, count), &Batch { out: SharedGroups::new(out), a, scale, damping }, triangle, par, stack)
+}
+
+fn assert_dampings<T>(damping: Damping<'_, T>, count: usize) {
+    if let Damping::Each(dampings) = damping {
+        assert_eq!(dampings.len(), count, "batched: one damping for each matrix");
+    }
+}
+
+/// Scratch of [`damped_inverse`] of `[batch, n, n]`.
+pub fn damped_inverse_scratch<T: Element>([batch, n]: [usize; 2], par: Par) -> StackReq {
+    inverse_scratch::<T>(n, batch, par)
+}
+
+/// [`damped_inverse`] of matrices that are anywhere in memory, all of one order. Failures name places in the list.
+///
+/// # Errors
+/// As [`damped_inverse`].
+///
+/// # Panics
+/// If shapes disagree, or `stack` holds less than [`damped_inverse_scratch`] of `[items.len(), n]`.
+pub fn damped_inverse_list<T: Element>(
+    items: &mut [Item<'_, T>],
+    triangle: Triangle,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Vec<Failure<T>>> {
+    let Some(n) = items.first().map(|item| item.a.rows()) else { return Ok(()) };
+    let fits = |item: &Item<'_, T>| item.a.shape() == [n, n] && item.out.shape() == [n, n];
+    assert!(items.iter().all(fits), "damped_inverse_list: shapes disagree");
+    let list = List { items: items.as_mut_ptr(), len: items.len(), memory: PhantomData };
+    invert((n, list.len), &list, triangle, par, stack)
+}
+
+/// `X_b <- (scale A_b + damping_b I)^-1 B_b` for right-hand sides `b` `[batch, n, cols]`. `batch n² (n / 6 + cols)` multiply-adds.
+///
+/// # Errors
+/// As [`damped_inverse`].
+///
+/// # Panics
+/// As [`damped_inverse`].
+#[allow(clippy::too_many_arguments)]
+pub fn solve<T: Element>(
+    out: ViewMut<'_, T, 3>,
+    a: View<'_, T, 3>,
+    b: View<'_, T, 3>,
+    scale: T,
+    damping: Damping<'_, T>,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Vec<Failure<T>>> {
+    let [count, n, cols] = b.shape();
+    assert!(a.shape() == [count, n, n] && out.shape() == [count, n, cols], "batched solve: shapes disagree");
+    assert_dampings(damping, count);
+    if cols == 0 {
+        return Ok(());
+    }
+    let batch = Batch { out: SharedGroups::new(out), a, scale, damping };
+    if n > LARGEST {
+        return solve_large((n, cols, count), &batch, b, par, stack);
+    }
+    let task = |range: core::ops::Range<usize>| {
+        // SAFETY: each matrix belongs to one group.
+        let out = Lanes::targets(range.clone().map(|index| unsafe { batch.out(index) }));
+        Task::Solve { out, b: Lanes::sources(range.map(|index| b.datapoint(index))), cols }
+    };
+    run((n, cols, count), &batch, &task, par, stack)
+}
+
+fn solve_large<T: Element>(
+    (n, cols, count): (usize, usize, usize),
+    batch: &Batch<'_, T>,
+    b: View<'_, T, 3>,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Vec<Failure<T>>> {
+    let failures = Mutex::new(Vec::new());
+    groups::for_each(count, par, |par| large_solve_scratch::<T>(n, cols, par), stack, &|index, par, stack| {
+        let (mut memory, stack) = stack.make_aligned_with::<T>(n * n, ALIGN, |_| T::zero());
+        let Ok(mut l) = MatMut::new(&mut memory, [n, n]) else { unreachable!("n n elements") };
+        let (a, scale, damping) = batch.a(index);
+        match cholesky::damped_cholesky(l.rb_mut(), a, scale, damping, par, stack) {
+            Err(pivot) => {
+                failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Failure { index, pivot });
+            }
+            Ok(()) => {
+                // SAFETY: each matrix is one task's.
+                let mut out = unsafe { batch.out(index) };
+                out.copy_from(b.datapoint(index));
+                cholesky::solve_left(l.as_ref(), out, par, stack);
+            }
+        }
+    });
+    finish(failures)
+}
+
+fn large_solve_scratch<T: Element>(n: usize, cols: usize, par: Par) -> StackReq {
+    let factor = cholesky::potrf_scratch::<T>(n, par);
+    StackReq::new_aligned::<T>(n * n, ALIGN).and(factor.or(cholesky::solve_scratch::<T>(n, cols, par)))
+}
+
+/// Scratch of [`solve`] of `[batch, n, n]` with `cols` right-hand sides.
+pub fn solve_scratch<T: Element>([batch, n, cols]: [usize; 3], par: Par) -> StackReq {
+    match n > LARGEST {
+        true => groups::scratch(batch, par, |par| large_solve_scratch::<T>(n, cols, par)),
+        false => lanes_scratch::<T>(n, cols, batch, par),
+    }
+}

@@ -3,7 +3,9 @@
 use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
 use crate::batched::eigen::room::{EigenFn, Room, eigen};
+use crate::batched::group::{self, Group};
 use crate::batched::lanes::Lanes;
+use crate::batched::sweeps::Pivots;
 use crate::cholesky::leaf::{self, Block, LeafOp};
 use crate::conv::assemble::{AssembleFn, Assembly, Scratch};
 use crate::conv::depthwise::{self, LanesFn};
@@ -43,6 +45,8 @@ pub struct Kernels<T: 'static> {
     pub(crate) assemble: AssembleFn<T>,
     /// `eigen[log2 g]`: see [`eigen`], of g groups of lanes.
     pub(crate) eigen: [EigenFn<T>; crate::batched::eigen::GROUPS.ilog2() as usize + 1],
+    /// See [`group::group`].
+    pub(crate) group: unsafe fn(&mut Group<T>, *mut T) -> Pivots<T>,
     /// See [`rows::fma_chains`].
     pub(crate) fma_chains: unsafe fn(usize) -> T,
 }
@@ -151,6 +155,11 @@ macro_rules! table {
                 unsafe { eigen::<$t, S, G>(rooms, matrices, limit) }
             }
             $(#[$feature])?
+            unsafe fn lane_group(matrices: &mut Group<$t>, memory: *mut $t) -> Pivots<$t> {
+                // SAFETY: see above.
+                unsafe { group::group::<$t, S, { $max_rows / 2 }>(matrices, memory) }
+            }
+            $(#[$feature])?
             unsafe fn fma_chains(rounds: usize) -> $t {
                 // SAFETY: see above.
                 unsafe { rows::fma_chains::<$t, S>(rounds) }
@@ -179,6 +188,7 @@ macro_rules! table {
                 ],
                 assemble,
                 eigen: [eigen_groups::<1>, eigen_groups::<2>, eigen_groups::<4>],
+                group: lane_group,
                 fma_chains,
             };
             const _: () = assert!(<S as Simd<$t>>::ROWS == $max_rows && <S as Simd<$t>>::VECTORS == $max_vectors);

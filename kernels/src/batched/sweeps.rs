@@ -1,0 +1,360 @@
+//! The sweeps of a Cholesky inverse on triangles of blocks, in place and each a left-looking pass: an entry is one sum, kept in registers from
+//! its first term to its last, and written once.
+//!
+//! ```text
+//! potrf   L(I,J) = (A(I,J) - sum_{K<J} L(I,K) L(J,K)^T) L(J,J)^-T        J up, I down the column
+//! trtri   Y(I,J) = -(sum_{J<K<=I} Y(I,K) L(K,J)) L(J,J)^-1               I from the last row up, J leftward
+//! lauum   X(I,J) = sum_{K>=I} Y(K,I)^T Y(K,J)                            I down, J up to the diagonal
+//! ```
+//!
+//! A diagonal entry of `L` is kept as its reciprocal, which is all that the sweeps use of it. `Y` is solved for from `Y L = I`, by rows, so that it is
+//! the left residual that is small.
+
+use super::blocks::{AS_IS, B, TRANSPOSED, Tile, block, multiply};
+use super::lanes::MOST;
+use crate::cholesky::Pivot;
+use crate::simd::Simd;
+use num_traits::Float;
+
+/// The first pivot of each lane that is not positive or not finite.
+#[derive(Clone, Copy)]
+pub(crate) struct Pivots<T> {
+    /// A bit for each lane that has failed.
+    pub(crate) failed: u32,
+    /// Where and with which value.
+    pub(crate) pivots: [Pivot<T>; MOST],
+}
+
+impl<T: Float> Pivots<T> {
+    pub(crate) fn none() -> Self {
+        Pivots { failed: 0, pivots: [Pivot { index: 0, value: T::zero() }; MOST] }
+    }
+
+    #[cold]
+    fn add(&mut self, lanes: u32, index: usize, values: &[T; MOST]) {
+        for lane in (0..MOST).filter(|lane| lanes & !self.failed & (1 << lane) != 0) {
+            self.pivots[lane] = Pivot { index, value: values[lane] };
+        }
+        self.failed |= lanes;
+    }
+}
+
+/// # Safety
+/// As [`multiply`]: the block is readable.
+#[inline(always)]
+unsafe fn load<T: Float, S: Simd<T>, const M: usize>(from: *const T, row: usize) -> Tile<S::V, M> {
+    // SAFETY: entries of the block.
+    unsafe {
+        let mut tile = [[S::splat(T::zero()); B]; M];
+        for (r, entries) in tile.iter_mut().enumerate() {
+            for (c, entry) in entries.iter_mut().enumerate() {
+                *entry = S::load(from.add((c * B + row + r) * S::LANES));
+            }
+        }
+        tile
+    }
+}
+
+/// # Safety
+/// As [`multiply`]: the block is writable.
+#[inline(always)]
+unsafe fn store<T: Float, S: Simd<T>, const M: usize>(to: *mut T, row: usize, tile: &Tile<S::V, M>) {
+    // SAFETY: entries of the block.
+    unsafe {
+        for (r, entries) in tile.iter().enumerate() {
+            for (c, &entry) in entries.iter().enumerate() {
+                S::store(to.add((c * B + row + r) * S::LANES), entry);
+            }
+        }
+    }
+}
+
+/// `A = L L^T` of `n` rows, a multiple of [`B`]. A lane that fails goes on with numbers that mean nothing.
+///
+/// # Safety
+/// On a CPU with S's instruction set, inside a function compiled for it: `a` holds the blocks of a triangle.
+#[inline(always)]
+pub(crate) unsafe fn potrf<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *mut T) -> Pivots<T> {
+    let mut pivots = Pivots::none();
+    // SAFETY: blocks of the triangle.
+    unsafe {
+        let at = |i: usize, j: usize| a.add(block(i, j) * S::LANES);
+        for j in 0..n / B {
+            let diagonal = at(j, j);
+            for i in j..n / B {
+                let target = at(i, j);
+                for row in (0..B).step_by(M) {
+                    let mut tile = load::<T, S, M>(target, row);
+                    let (mut left, mut right) = (at(i, 0), at(j, 0));
+                    for _ in 0..j {
+                        multiply::<T, S, M, AS_IS, TRANSPOSED, 1>(&mut tile, row, left, right);
+                        left = left.add(B * B * S::LANES);
+                        right = right.add(B * B * S::LANES);
+                    }
+                    if i > j {
+                        solve_right_transposed::<T, S, M>(&mut tile, diagonal);
+                    }
+                    store::<T, S, M>(target, row, &tile);
+                }
+                if i == j {
+                    factor_block::<T, S>(diagonal, j * B, &mut pivots);
+                }
+            }
+        }
+    }
+    pivots
+}
+
+/// The factor of a diagonal block: reciprocals on its diagonal, zeros above it.
+///
+/// # Safety
+/// As [`potrf`].
+#[inline(always)]
+unsafe fn factor_block<T: Float, S: Simd<T>>(at: *mut T, first: usize, pivots: &mut Pivots<T>) {
+    // SAFETY: entries of the block.
+    unsafe {
+        let zero = S::splat(T::zero());
+        let mut l = load::<T, S, B>(at, 0);
+        let all = u32::MAX >> (32 - S::LANES);
+        for j in 0..B {
+            let value = l[j][j];
+            let positive = S::positive(value);
+            if positive != all {
+                let mut values = [T::zero(); MOST];
+                S::store(values.as_mut_ptr(), value);
+                pivots.add(all & !positive, first + j, &values);
+            }
+            let reciprocal = S::div(S::splat(T::one()), S::sqrt(value));
+            l[j][j] = reciprocal;
+            for i in j + 1..B {
+                l[i][j] = S::mul(l[i][j], reciprocal);
+                l[j][i] = zero;
+            }
+            for i in j + 1..B {
+                for c in j + 1..=i {
+                    l[i][c] = S::fnma(l[i][j], l[c][j], l[i][c]);
+                }
+            }
+        }
+        store::<T, S, B>(at, 0, &l);
+    }
+}
+
+/// `tile <- tile L^-T`
+///
+/// # Safety
+/// As [`potrf`]; `l` is a factored diagonal block.
+#[inline(always)]
+unsafe fn solve_right_transposed<T: Float, S: Simd<T>, const M: usize>(tile: &mut Tile<S::V, M>, l: *const T) {
+    // SAFETY: entries of the block.
+    unsafe {
+        for c in 0..B {
+            for k in 0..c {
+                let factor = S::load(l.add((k * B + c) * S::LANES));
+                for row in tile.iter_mut() {
+                    row[c] = S::fnma(row[k], factor, row[c]);
+                }
+            }
+            let reciprocal = S::load(l.add((c * B + c) * S::LANES));
+            for row in tile.iter_mut() {
+                row[c] = S::mul(row[c], reciprocal);
+            }
+        }
+    }
+}
+
+/// `tile <- -tile L^-1`
+///
+/// # Safety
+/// As [`solve_right_transposed`].
+#[inline(always)]
+unsafe fn solve_right_negated<T: Float, S: Simd<T>, const M: usize>(tile: &mut Tile<S::V, M>, l: *const T) {
+    // SAFETY: entries of the block.
+    unsafe {
+        let zero = S::splat(T::zero());
+        for c in (0..B).rev() {
+            for k in c + 1..B {
+                let factor = S::load(l.add((c * B + k) * S::LANES));
+                for row in tile.iter_mut() {
+                    row[c] = S::fma(row[k], factor, row[c]);
+                }
+            }
+            let reciprocal = S::load(l.add((c * B + c) * S::LANES));
+            for row in tile.iter_mut() {
+                row[c] = S::fnma(row[c], reciprocal, zero);
+            }
+        }
+    }
+}
+
+/// `L <- L^-1`, of [`potrf`]'s factor.
+///
+/// # Safety
+/// As [`potrf`].
+#[inline(always)]
+pub(crate) unsafe fn trtri<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *mut T) {
+    // SAFETY: blocks of the triangle.
+    unsafe {
+        let at = |i: usize, j: usize| a.add(block(i, j) * S::LANES);
+        for i in (0..n / B).rev() {
+            invert_block::<T, S>(at(i, i));
+            for j in (0..i).rev() {
+                let target = at(i, j);
+                // Row r of Y(I,I) has no entries after r: rows of L(I,J) that are overwritten are not needed again.
+                for row in (0..B).step_by(M).rev() {
+                    let mut tile = [[S::splat(T::zero()); B]; M];
+                    for k in j + 1..=i {
+                        multiply::<T, S, M, AS_IS, AS_IS, 0>(&mut tile, row, at(i, k), at(k, j));
+                    }
+                    solve_right_negated::<T, S, M>(&mut tile, at(j, j));
+                    store::<T, S, M>(target, row, &tile);
+                }
+            }
+        }
+    }
+}
+
+/// The inverse of a factored diagonal block.
+///
+/// # Safety
+/// As [`potrf`].
+#[inline(always)]
+unsafe fn invert_block<T: Float, S: Simd<T>>(at: *mut T) {
+    // SAFETY: entries of the block.
+    unsafe {
+        let zero = S::splat(T::zero());
+        let l = load::<T, S, B>(at, 0);
+        let mut y = l;
+        for i in 0..B {
+            for j in (0..i).rev() {
+                let mut sum = S::mul(y[i][i], l[i][j]);
+                for k in j + 1..i {
+                    sum = S::fma(y[i][k], l[k][j], sum);
+                }
+                y[i][j] = S::fnma(sum, l[j][j], zero);
+            }
+        }
+        store::<T, S, B>(at, 0, &y);
+    }
+}
+
+/// `Y <- Y^T Y`, the diagonal blocks full.
+///
+/// # Safety
+/// As [`potrf`].
+#[inline(always)]
+pub(crate) unsafe fn lauum<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *mut T) {
+    // SAFETY: blocks of the triangle.
+    unsafe {
+        let at = |i: usize, j: usize| a.add(block(i, j) * S::LANES);
+        let blocks = n / B;
+        for i in 0..blocks {
+            // The diagonal block is both factors of its own product.
+            let diagonal = load_columns::<T, S>(at(i, i));
+            for j in 0..=i {
+                let target = at(i, j);
+                let first = if i == j { diagonal.as_ptr().cast() } else { at(i, i).cast_const() };
+                // Row r of Y(I,I)^T has no entries before r: rows of Y(I,J) that are overwritten are not needed again.
+                for row in (0..B).step_by(M) {
+                    let mut tile = [[S::splat(T::zero()); B]; M];
+                    multiply::<T, S, M, TRANSPOSED, AS_IS, 0>(&mut tile, row, first, target);
+                    for k in i + 1..blocks {
+                        multiply::<T, S, M, TRANSPOSED, AS_IS, 0>(&mut tile, row, at(k, i), at(k, j));
+                    }
+                    store::<T, S, M>(target, row, &tile);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+unsafe fn load_columns<T: Float, S: Simd<T>>(from: *const T) -> [[S::V; B]; B] {
+    // SAFETY: entries of the block.
+    unsafe {
+        let mut columns = [[S::splat(T::zero()); B]; B];
+        for (c, column) in columns.iter_mut().enumerate() {
+            for (r, entry) in column.iter_mut().enumerate() {
+                *entry = S::load(from.add((c * B + r) * S::LANES));
+            }
+        }
+        columns
+    }
+}
+
+/// `X <- L^-1 X` of one panel: blocks of [`B`] columns, one below the other.
+///
+/// # Safety
+/// As [`potrf`]; `x` holds a block for each row of blocks.
+#[inline(always)]
+pub(crate) unsafe fn solve_lower<T: Float, S: Simd<T>, const M: usize>(n: usize, l: *const T, x: *mut T) {
+    // SAFETY: blocks of the triangle and of the panel.
+    unsafe {
+        for i in 0..n / B {
+            let target = x.add(i * B * B * S::LANES);
+            for row in (0..B).step_by(M) {
+                let mut tile = load::<T, S, M>(target, row);
+                for k in 0..i {
+                    let left = l.add(block(i, k) * S::LANES);
+                    multiply::<T, S, M, AS_IS, AS_IS, 1>(&mut tile, row, left, x.add(k * B * B * S::LANES));
+                }
+                store::<T, S, M>(target, row, &tile);
+            }
+            solve_block::<T, S, AS_IS>(l.add(block(i, i) * S::LANES), target);
+        }
+    }
+}
+
+/// `X <- L^-T X` of one panel.
+///
+/// # Safety
+/// As [`solve_lower`].
+#[inline(always)]
+pub(crate) unsafe fn solve_lower_transposed<T: Float, S: Simd<T>, const M: usize>(n: usize, l: *const T, x: *mut T) {
+    // SAFETY: blocks of the triangle and of the panel.
+    unsafe {
+        let blocks = n / B;
+        for i in (0..blocks).rev() {
+            let target = x.add(i * B * B * S::LANES);
+            for row in (0..B).step_by(M) {
+                let mut tile = load::<T, S, M>(target, row);
+                for k in i + 1..blocks {
+                    let left = l.add(block(k, i) * S::LANES);
+                    multiply::<T, S, M, TRANSPOSED, AS_IS, 1>(&mut tile, row, left, x.add(k * B * B * S::LANES));
+                }
+                store::<T, S, M>(target, row, &tile);
+            }
+            solve_block::<T, S, TRANSPOSED>(l.add(block(i, i) * S::LANES), target);
+        }
+    }
+}
+
+/// `x <- l^-1 x` or `x <- l^-T x` of one block.
+///
+/// # Safety
+/// As [`solve_lower`].
+#[inline(always)]
+unsafe fn solve_block<T: Float, S: Simd<T>, const HOW: usize>(l: *const T, x: *mut T) {
+    // SAFETY: entries of the blocks.
+    unsafe {
+        let mut tile = load::<T, S, B>(x, 0);
+        for step in 0..B {
+            let i = if HOW == AS_IS { step } else { B - 1 - step };
+            for before in 0..step {
+                let k = if HOW == AS_IS { before } else { B - 1 - before };
+                let place = if HOW == AS_IS { k * B + i } else { i * B + k };
+                let factor = S::load(l.add(place * S::LANES));
+                for c in 0..B {
+                    tile[i][c] = S::fnma(factor, tile[k][c], tile[i][c]);
+                }
+            }
+            let reciprocal = S::load(l.add((i * B + i) * S::LANES));
+            for c in 0..B {
+                tile[i][c] = S::mul(tile[i][c], reciprocal);
+            }
+        }
+        store::<T, S, B>(x, 0, &tile);
+    }
+}
