@@ -24,6 +24,8 @@ pub enum Family {
     Product,
     /// Cholesky and what follows from it.
     Inverse,
+    /// Eigendecompositions.
+    Eigen,
 }
 
 impl Family {
@@ -35,6 +37,7 @@ impl Family {
             | Job::ConvCovariance { .. }
             | Job::Moments { .. } => Family::Covariance,
             Job::Product { .. } | Job::Foof { .. } | Job::FoofLowRank { .. } | Job::Kfac { .. } => Family::Product,
+            Job::Eigen { .. } => Family::Eigen,
             Job::Inverse { .. } | Job::Batched { .. } | Job::Cholesky { .. } | Job::Solve { .. } => Family::Inverse,
         }
     }

@@ -5,6 +5,7 @@ use super::jobs::{Images, Job};
 use super::ours::Work;
 use dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt;
+use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::reborrow::ReborrowMut;
@@ -36,6 +37,7 @@ pub fn work(job: Job, ours: Par) -> Option<Work> {
         Job::ConvCovariance { images, triangle } => conv_covariance(images, triangle, ours),
         Job::Inverse { n, triangle } => inverse(n, triangle, ours),
         Job::Batched { batch, n } => batched(batch, n, ours),
+        Job::Eigen { batch, n } => eigen(batch, n, ours),
         Job::Cholesky { n } => {
             let (a, mut out, par) = (square(n, ours), Mat::zeros(n, n), threads(ours, n));
             let mut memory = MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f32>(n, par, Default::default()));
@@ -199,6 +201,32 @@ fn batched(batch: usize, n: usize, ours: Par) -> Work {
                 let mut out = MatMut::from_column_major_slice_mut(out, n, n);
                 llt::inverse::inverse(out.rb_mut(), l.as_ref(), faer::Par::Seq, MemStack::new(&mut memory));
                 mirror(out);
+            }
+        });
+    })
+}
+
+/// As [`batched`].
+fn eigen(batch: usize, n: usize, ours: Par) -> Work {
+    let (a, mut q) = (covariance_matrices(batch, n, ours), vec![0.0; batch * n * n]);
+    let mut values = vec![0.0; batch * n];
+    let scratch = self_adjoint_evd_scratch::<f32>(n, ComputeEigenvectors::Yes, faer::Par::Seq, Default::default());
+    let stretch = batch.div_ceil(ours.degree());
+    Box::new(move || {
+        let outputs = values.par_chunks_mut(stretch * n).zip(q.par_chunks_mut(stretch * n * n));
+        outputs.zip(a.par_chunks(stretch * n * n)).for_each(|((values, q), a)| {
+            let mut memory = MemBuffer::new(scratch);
+            let outputs = values.chunks_exact_mut(n).zip(q.chunks_exact_mut(n * n));
+            for ((values, q), a) in outputs.zip(a.chunks_exact(n * n)) {
+                self_adjoint_evd(
+                    MatRef::from_column_major_slice(a, n, n),
+                    faer::ColMut::from_slice_mut(values).as_diagonal_mut(),
+                    Some(MatMut::from_column_major_slice_mut(q, n, n)),
+                    faer::Par::Seq,
+                    MemStack::new(&mut memory),
+                    Default::default(),
+                )
+                .expect("converges");
             }
         });
     })

@@ -70,6 +70,8 @@ pub enum Job {
     Inverse { n: usize, triangle: Triangle },
     /// `(A_b + damping I)^-1` for each `b`, full.
     Batched { batch: usize, n: usize },
+    /// `A_b = Q_b diag(a_b) Q_b^T` for each `b`.
+    Eigen { batch: usize, n: usize },
     /// `L` of `A + damping I = L L^T`.
     Cholesky { n: usize },
     /// `(L L^T)^-1 B`.
@@ -103,6 +105,8 @@ impl Job {
         jobs.extend([256, 512, 1024, 2048, 4096].map(|n| Job::Inverse { n, triangle: Lower }));
         let batches = [(4096, 8), (4096, 16), (1024, 32), (256, 64), (64, 128)];
         jobs.extend(batches.map(|(batch, n)| Job::Batched { batch, n }));
+        let batches = [(4096, 8), (4096, 16), (2048, 32), (1024, 64), (1, 8), (1, 16), (1, 32), (1, 64), (4, 32)];
+        jobs.extend(batches.map(|(batch, n)| Job::Eigen { batch, n }));
         jobs.extend([1024, 2048].map(|n| Job::Cholesky { n }));
         jobs.push(Job::Solve { n: 1000, cols: 1000 });
         jobs.extend([4, 8, 16, 32].map(|n| Job::Product { n }));
@@ -126,6 +130,7 @@ impl Job {
             Job::Inverse { triangle: Triangle::Full, .. } => "damped_inverse",
             Job::Inverse { triangle: Triangle::Lower, .. } => "damped_inverse_lower",
             Job::Batched { .. } => "damped_inverse_batched",
+            Job::Eigen { .. } => "eigen_batched",
             Job::Cholesky { .. } => "damped_cholesky",
             Job::Solve { .. } => "cholesky_solve",
             Job::Product { .. } => "product",
@@ -147,7 +152,7 @@ impl Job {
             }
             Job::Moments { n, t, o, i } => format!("N={n} T={t} o={o} i={i}"),
             Job::Inverse { n, .. } | Job::Cholesky { n } | Job::Product { n } => format!("n={n}"),
-            Job::Batched { batch, n } => format!("batch={batch} n={n}"),
+            Job::Batched { batch, n } | Job::Eigen { batch, n } => format!("batch={batch} n={n}"),
             Job::Solve { n, cols } => format!("n={n} cols={cols}"),
             Job::FoofLowRank { m, o, i } => format!("M={m} o={o} i={i}"),
             Job::Foof { o, i } | Job::Kfac { o, i } => format!("o={o} i={i}"),
@@ -168,6 +173,8 @@ impl Job {
             Job::Moments { n, t, o, i } => 2.0 * f(n) * f(t) * f(o) * f(i),
             Job::Inverse { n, .. } => f(n).powi(3),
             Job::Batched { batch, n } => f(batch) * f(n).powi(3),
+            // As LAPACK's users count.
+            Job::Eigen { batch, n } => 9.0 * f(batch) * f(n).powi(3),
             Job::Cholesky { n } => f(n).powi(3) / 3.0,
             Job::Solve { n, cols } => 2.0 * f(n) * f(n) * f(cols),
             Job::Product { n } => 2.0 * f(n).powi(3),

@@ -3,7 +3,7 @@
 use super::data::{DAMPING, RATE, covariance_matrices, covariance_matrix, dense, uniform};
 use super::jobs::{Images, Job};
 use dyn_stack::{MemBuffer, MemStack, StackReq};
-use foof_kernels::batched::{self, Damping};
+use foof_kernels::batched::{self, Damping, eigen};
 use foof_kernels::conv::{self, ConvSpec, Plan};
 use foof_kernels::covariance::{self, Bias, Sharing, Spec, covariance, second_moments, second_moments_scratch};
 use foof_kernels::product::{product, product_scratch};
@@ -55,6 +55,15 @@ pub fn work(job: Job, par: Par) -> Work {
             })
         }
         Job::Batched { batch, n } => batched(batch, n, par),
+        Job::Eigen { batch, n } => {
+            let (a, mut q) = (covariance_matrices(batch, n, par), vec![0.0; batch * n * n]);
+            let mut values = vec![0.0; batch * n];
+            with_scratch(eigen::symmetric_eigen_scratch::<f32>(batch, n, par), move |stack| {
+                let vectors = ViewMut::new(&mut q, [batch, n, n]).expect("the buffer has the shape's length");
+                let (values, a) = (mat_mut(&mut values, [batch, n]), tensor(&a, [batch, n, n]));
+                eigen::symmetric_eigen(values, vectors, a, eigen::sweeps(n), par, stack).expect("converges");
+            })
+        }
         Job::Cholesky { n } => {
             let (a, mut out) = (covariance_matrix(n, 1, par), vec![0.0; n * n]);
             with_scratch(cholesky::potrf_scratch::<f32>(n, par), move |stack| {

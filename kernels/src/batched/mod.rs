@@ -4,6 +4,7 @@
 //! blocked over registers ([`blocks`], [`sweeps`]); groups are shared among the threads.
 
 pub(crate) mod blocks;
+pub mod eigen;
 pub(crate) mod group;
 pub(crate) mod lanes;
 pub(crate) mod sweeps;

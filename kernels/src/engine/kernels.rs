@@ -2,7 +2,9 @@
 
 use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
+use crate::batched::eigen::room::{EigenFn, Room, eigen};
 use crate::batched::group::{self, Group};
+use crate::batched::lanes::Lanes;
 use crate::batched::sweeps::Pivots;
 use crate::cholesky::leaf::{self, Block, LeafOp};
 use crate::cholesky::strips::{self, FactorFn, SolveFn, Strip};
@@ -42,6 +44,8 @@ pub struct Kernels<T: 'static> {
     lanes_tiles: [[LanesFn<T>; depthwise::STEPS]; depthwise::STEPS],
     /// See [`Assembly::rows`].
     pub(crate) assemble: AssembleFn<T>,
+    /// `eigen[log2 g]`: see [`eigen`], of g groups of lanes.
+    pub(crate) eigen: [EigenFn<T>; crate::batched::eigen::GROUPS.ilog2() as usize + 1],
     /// See [`group::group`].
     pub(crate) group: unsafe fn(&mut Group<T>, *mut T) -> Pivots<T>,
     /// `[vectors - 1]`: see [`strips::factor`] and [`strips::solve`].
@@ -156,6 +160,11 @@ macro_rules! table {
                 unsafe { assembly.rows::<S>(channels, outer, scratch, memory) }
             }
             $(#[$feature])?
+            unsafe fn eigen_groups<const G: usize>(rooms: &[Room<$t>], matrices: &[Lanes<*const $t>], limit: usize) {
+                // SAFETY: see above.
+                unsafe { eigen::<$t, S, G>(rooms, matrices, limit) }
+            }
+            $(#[$feature])?
             unsafe fn lane_group(matrices: &mut Group<$t>, memory: *mut $t) -> Pivots<$t> {
                 // SAFETY: see above.
                 unsafe { group::group::<$t, S, { $max_rows / 2 }>(matrices, memory) }
@@ -198,6 +207,7 @@ macro_rules! table {
                     [lanes::<4, 1>, lanes::<4, 2>, lanes::<4, 4>],
                 ],
                 assemble,
+                eigen: [eigen_groups::<1>, eigen_groups::<2>, eigen_groups::<4>],
                 group: lane_group,
                 factor_strips: [factor_strip::<1>, factor_strip::<2>, factor_strip::<$max_vectors>],
                 solve_strips: [solve_strip::<1>, solve_strip::<2>, solve_strip::<$max_vectors>],

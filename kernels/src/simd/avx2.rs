@@ -12,7 +12,8 @@ static MASK_64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 macro_rules! avx2 {
     ($t:ident, $v:ident, $lanes:literal, $mask:ident, $set:ident, $load:ident, $store:ident, $mask_load:ident, $mask_store:ident,
-     $add:ident, $mul:ident, $fma:ident, $fnma:ident, $div:ident, $sqrt:ident, $compare:ident, $and:ident, $signs:ident) => {
+     $add:ident, $mul:ident, $fma:ident, $fnma:ident, $div:ident, $sqrt:ident, $compare:ident, $and:ident, $signs:ident, $sub:ident,
+     $andnot:ident, $blend:ident) => {
         // SAFETY of every body: the trait's contract gives the instruction set; pointers are the caller's to vouch for.
         impl Simd<$t> for Avx2 {
             type V = $v;
@@ -73,6 +74,21 @@ macro_rules! avx2 {
                 unsafe { $fnma(a, b, c) }
             }
             #[inline(always)]
+            unsafe fn sub(a: $v, b: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $sub(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn abs(v: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $andnot($set(-0.0), v) }
+            }
+            #[inline(always)]
+            unsafe fn select_le(a: $v, b: $v, x: $v, y: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $blend(y, x, $compare::<_CMP_LE_OQ>(a, b)) }
+            }
+            #[inline(always)]
             unsafe fn div(a: $v, b: $v) -> $v {
                 // SAFETY: see above.
                 unsafe { $div(a, b) }
@@ -127,7 +143,10 @@ avx2!(
     _mm256_sqrt_ps,
     _mm256_cmp_ps,
     _mm256_and_ps,
-    _mm256_movemask_ps
+    _mm256_movemask_ps,
+    _mm256_sub_ps,
+    _mm256_andnot_ps,
+    _mm256_blendv_ps
 );
 avx2!(
     f64,
@@ -147,5 +166,8 @@ avx2!(
     _mm256_sqrt_pd,
     _mm256_cmp_pd,
     _mm256_and_pd,
-    _mm256_movemask_pd
+    _mm256_movemask_pd,
+    _mm256_sub_pd,
+    _mm256_andnot_pd,
+    _mm256_blendv_pd
 );

@@ -9,7 +9,7 @@ pub(crate) struct Avx512;
 macro_rules! avx512 {
     ($t:ident, $v:ident, $lanes:literal, $mask:ident, $set:ident, $load:ident, $store:ident, $maskz:ident, $mask_store:ident,
      $add:ident, $mul:ident, $fma:ident, $fnma:ident, $div:ident, $sqrt:ident, $compare:ident, $mask_compare:ident, $sum:ident,
-     $transpose:ident) => {
+     $transpose:ident, $sub:ident, $abs:ident, $blend:ident) => {
         // SAFETY of every body: the trait's contract gives the instruction set; pointers are the caller's to vouch for.
         impl Simd<$t> for Avx512 {
             type V = $v;
@@ -62,6 +62,21 @@ macro_rules! avx512 {
             unsafe fn fnma(a: $v, b: $v, c: $v) -> $v {
                 // SAFETY: see above.
                 unsafe { $fnma(a, b, c) }
+            }
+            #[inline(always)]
+            unsafe fn sub(a: $v, b: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $sub(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn abs(v: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $abs(v) }
+            }
+            #[inline(always)]
+            unsafe fn select_le(a: $v, b: $v, x: $v, y: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $blend($compare::<_CMP_LE_OQ>(a, b), y, x) }
             }
             #[inline(always)]
             unsafe fn div(a: $v, b: $v) -> $v {
@@ -164,7 +179,10 @@ avx512!(
     _mm512_cmp_ps_mask,
     _mm512_mask_cmp_ps_mask,
     _mm512_reduce_add_ps,
-    transpose_f32
+    transpose_f32,
+    _mm512_sub_ps,
+    _mm512_abs_ps,
+    _mm512_mask_blend_ps
 );
 avx512!(
     f64,
@@ -185,7 +203,10 @@ avx512!(
     _mm512_cmp_pd_mask,
     _mm512_mask_cmp_pd_mask,
     _mm512_reduce_add_pd,
-    transpose_f64
+    transpose_f64,
+    _mm512_sub_pd,
+    _mm512_abs_pd,
+    _mm512_mask_blend_pd
 );
 
 /// Transposes 16 rows of 16: within each 128-bit quarter by unpacking singles, then pairs; then quarters among registers.

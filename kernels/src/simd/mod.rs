@@ -5,6 +5,7 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 pub(crate) mod portable;
+pub(crate) mod vector;
 
 /// Asks for the line at `p` ahead of its use. Any address will do: the hint is ignored where there is nothing to read.
 #[inline(always)]
@@ -78,6 +79,10 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
     }
     /// `c - a * b`, rounded as [`fma`](Simd::fma).
     unsafe fn fnma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn abs(v: Self::V) -> Self::V;
+    /// In each lane `x` if `a <= b`, else (NaN too) `y`.
+    unsafe fn select_le(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Correctly rounded quotients.
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
     /// Correctly rounded roots.

@@ -83,6 +83,18 @@ macro_rules! portable {
                 zip(c, zip(a, b, Mul::mul), Sub::sub)
             }
             #[inline(always)]
+            unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+                zip(a, b, Sub::sub)
+            }
+            #[inline(always)]
+            unsafe fn abs(v: Self::V) -> Self::V {
+                v.map($t::abs)
+            }
+            #[inline(always)]
+            unsafe fn select_le(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
+                core::array::from_fn(|i| if a[i] <= b[i] { x[i] } else { y[i] })
+            }
+            #[inline(always)]
             unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
                 zip(a, b, Div::div)
             }

@@ -167,6 +167,20 @@ pub fn eigenvalue_error(a: &Dense) -> f64 {
     2.0 * a.rows as f64 * F64.gamma(10 * a.rows) * a.frobenius()
 }
 
+/// The backward error of a batched eigensolver (Householder's reduction, then implicit QL) in any format, relative to `|A|_F`: it diagonalises
+/// `A + dA` by a matrix within `sqrt(n)` times as much of an orthogonal one.
+///
+/// The reduction and its reflections are those of [`eigenvalue_error`]: `2 n gamma_(10 n)`. The rotations of `s` successive sweeps over `n` rows
+/// are at most `n + 2 s` stages of rotations in disjoint planes, because a sweep may follow two rows behind the one before; a stage adds
+/// `gamma_c` (Higham Lemma 19.9). Counting for one rotation: `c` and `s` by a square (2), a root, a reciprocal and a product are off by `gamma_5`,
+/// an entry that is rotated by `gamma_7`, times `sqrt 2` in norm; the diagonal entries, through three sums and three products of such, by
+/// `gamma_15`, each met from both sides. So `c <= 30`, which also covers the entry that is deflated after a stage (`2 u` of its
+/// neighbours), and rotations that are left out because they would turn less than `u²` of the matrix. A kernel gives up after `s = 30 n` sweeps.
+pub fn batched_eigen(format: Format, n: usize) -> f64 {
+    let sweeps = 30 * n;
+    2.0 * n as f64 * format.gamma(10 * n) + (n + 2 * sweeps) as f64 * format.gamma(30)
+}
+
 /// One triangular solve: `|B - L X| <= gamma_n |L||X|` (Higham Theorem 8.5), plus the oracle's rounding of the residual.
 ///
 /// `l`, `x` and `b` are the factor, the computed solution and the right-hand side.
