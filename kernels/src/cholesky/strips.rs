@@ -17,6 +17,8 @@ pub(crate) struct Strip<T> {
     /// The right-hand sides, overwritten.
     pub(crate) x: *mut T,
     pub(crate) x_step: isize,
+    /// Whether right-hand sides are there; else they are zero, and `x` is only written.
+    pub(crate) given: bool,
     /// What earlier rows contribute.
     pub(crate) sums: *const T,
     pub(crate) sums_step: isize,
@@ -59,13 +61,14 @@ unsafe fn quotient<T: Float, S: Simd<T>>(a: S::V, b: T, reciprocal: T) -> S::V {
 unsafe fn load<T: Float, S: Simd<T>, const M: usize, const V: usize>(strip: &Strip<T>) -> [[S::V; V]; M] {
     // SAFETY: the caller's contract.
     unsafe {
-        let one = S::splat(T::one());
+        let (zero, one) = (S::splat(T::zero()), S::splat(T::one()));
         let mut rows = [[one; V]; M];
         for (t, row) in rows.iter_mut().enumerate() {
             let x = strip.x.offset(t as isize * strip.x_step);
             let sums = strip.sums.offset(t as isize * strip.sums_step);
             for (v, vector) in row.iter_mut().enumerate() {
-                *vector = S::fnma(S::load(sums.add(v * S::LANES)), one, S::load(x.add(v * S::LANES)));
+                let given = if strip.given { S::load(x.add(v * S::LANES)) } else { zero };
+                *vector = S::fnma(S::load(sums.add(v * S::LANES)), one, given);
             }
         }
         rows

@@ -20,6 +20,7 @@ use crate::engine::microkernel::Depths;
 use crate::engine::pack::{Pack, Strided};
 use crate::engine::slab::{Panels, Part, Slab};
 use crate::engine::slabs_of;
+use crate::simd::{line, prefetch_l2};
 use crate::view::MatRef;
 use core::ops::Range;
 
@@ -70,6 +71,11 @@ unsafe fn add<T: Element>(
     fresh
 }
 
+/// Asks for contiguous elements, into L2: what a task reads or writes after its product, whose time hides the wait.
+fn ask<T>(from: *const T, len: usize) {
+    (0..len + line::<T>()).step_by(line::<T>()).for_each(|e| prefetch_l2(from.wrapping_add(e)));
+}
+
 impl<T: Element> Tiles<'_, T> {
     fn block(&self, index: usize) -> Range<usize> {
         index * self.side..self.padded.min((index + 1) * self.side)
@@ -85,6 +91,33 @@ impl<T: Element> Tiles<'_, T> {
     fn slab(&self, rows: usize, cols: usize, part: Part) -> Slab<T> {
         let none = Panels { ptr: core::ptr::null(), step: 0, continued: false };
         Slab { rows, cols, depth: 0, left: none, right: none, part }
+    }
+
+    /// Asks for a block of A.
+    fn ask_for_given(&self, rows: &Range<usize>, cols: &Range<usize>) {
+        let [row_step, col_step] = self.a.strides();
+        // Lines of whichever axis is contiguous.
+        let (lines, step, at, len) = match col_step {
+            1 => (rows, row_step, cols.start as isize, cols.len()),
+            _ => (cols, col_step, rows.start as isize * row_step, rows.len()),
+        };
+        for l in lines.start..lines.end.min(self.n) {
+            ask(self.a.as_ptr().wrapping_offset(l as isize * step + at), len);
+        }
+    }
+
+    /// Asks for where a block will be written, by rows and by columns.
+    fn ask_for_panels(&self, to: &Packed<'_, T>, rows: &Range<usize>, cols: &Range<usize>) {
+        let nr = self.kernels.nr;
+        for panel in self.panels(rows) {
+            ask(to.by_rows(panel.start, cols.start), nr * (cols.end.min(panel.start + nr) - cols.start));
+        }
+        if self.y.is_some() {
+            for panel in self.panels(cols) {
+                let from = rows.start.max(panel.start);
+                ask(to.by_cols(panel.start, from), nr * (rows.end - from));
+            }
+        }
     }
 
     /// Columns `cols` of `panel`'s rows of `scale A + damping I` into the packed rows of L.
@@ -122,6 +155,8 @@ impl<T: Element> Tiles<'_, T> {
     pub(super) unsafe fn factor(&self, j: usize, i: usize, tile: *mut T) -> Result<(), Pivot<T>> {
         let (kernels, nr, mr, ld) = (self.kernels, self.kernels.nr, self.kernels.mr, self.side);
         let (cols, rows) = (self.block(j), self.block(i));
+        self.ask_for_given(&rows, &cols);
+        self.ask_for_panels(&self.l, &rows, &cols);
         let part = if i == j { Part::Upper } else { Part::Full };
         let panels =
             |depth, more| [self.l.row_panels(cols.start, depth, more), self.l.row_panels(rows.start, depth, more)];
@@ -142,6 +177,7 @@ impl<T: Element> Tiles<'_, T> {
                 let strip = Strip {
                     x,
                     x_step: nr as isize,
+                    given: true,
                     sums,
                     sums_step: ld as isize,
                     l: self.l.by_rows(c, c),
@@ -234,6 +270,7 @@ impl<T: Element> Tiles<'_, T> {
         let rows = self.block(i);
         for j in (0..=i).rev() {
             let cols = self.block(j);
+            self.ask_for_panels(y, &rows, &cols);
             let panels =
                 |depth, more| [self.l.col_panels(cols.start, depth, more), y.row_panels(rows.start, depth, more)];
             // SAFETY (all blocks): the caller's contract; Y's blocks right of this one are finished.
@@ -278,11 +315,13 @@ impl<T: Element> Tiles<'_, T> {
         fresh: bool,
     ) {
         let (kernels, nr, mr, ld) = (self.kernels, self.kernels.nr, self.kernels.mr, self.side);
-        // SAFETY: the part of the panel that is to be computed.
-        let lines = unsafe { core::slice::from_raw_parts_mut(y.by_rows(panel.start, cols.start), cols.len() * nr) };
-        lines.fill(T::zero());
-        for col in cols.clone().filter(|col| *col >= panel.start) {
-            lines[(col - cols.start) * nr + col - panel.start] = T::one();
+        // Of the identity, what is not zero lies in the panel's own columns; there lanes above the diagonal must be zero too.
+        let own = panel.start.max(cols.start)..cols.end;
+        for col in own.clone() {
+            // SAFETY: a depth of the panel that is to be computed.
+            let lanes = unsafe { core::slice::from_raw_parts_mut(y.by_rows(panel.start, col), nr) };
+            lanes.fill(T::zero());
+            lanes[col - panel.start] = T::one();
         }
         for c in cols.clone().step_by(mr).rev() {
             let skip = c.saturating_sub(panel.start) / kernels.lanes * kernels.lanes;
@@ -292,6 +331,7 @@ impl<T: Element> Tiles<'_, T> {
             let strip = Strip {
                 x: y.by_rows(panel.start, last).wrapping_add(skip),
                 x_step: -(nr as isize),
+                given: own.contains(&c),
                 sums: sums.wrapping_add((mr - 1) * ld),
                 sums_step: -(ld as isize),
                 l: self.l.by_rows(last, last),

@@ -54,12 +54,21 @@ impl<T: Copy> Slab<T> {
             };
             while i < end {
                 let step = kernels.rows_step(self.rows - i);
+                // To the vector.
+                let (skip, width) = match self.part {
+                    Part::Full => (0, width),
+                    Part::Lower(behind) => (0, width.min(i + behind + step - j)),
+                    Part::Upper => {
+                        let skip = i.saturating_sub(j) / kernels.lanes * kernels.lanes;
+                        (skip, width - skip)
+                    }
+                };
                 // SAFETY: the caller's contract.
                 unsafe {
                     let l = self.left.ptr.add(i / nr * self.left.step + i % nr);
-                    let r = self.right.ptr.add(j / nr * self.right.step);
+                    let r = self.right.ptr.add(j / nr * self.right.step + skip);
                     depths.next = ahead.next().unwrap_or(r.cast());
-                    kernels.tile(step, width)(&depths, l, r, tile.add(i * ld + j), ld, fresh);
+                    kernels.tile(step, width)(&depths, l, r, tile.add(i * ld + j + skip), ld, fresh);
                 }
                 i += step;
             }
