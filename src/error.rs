@@ -28,6 +28,18 @@ pub enum Error {
         /// What is allowed.
         expected: &'static str,
     },
+    /// An element of an argument outside its range.
+    #[error("{argument}{index:?} = {value}: expected {expected}")]
+    Element {
+        /// The argument.
+        argument: &'static str,
+        /// The first such element.
+        index: Vec<usize>,
+        /// Its value.
+        value: f64,
+        /// What is allowed.
+        expected: &'static str,
+    },
     /// An argument that holds NaN or infinity.
     #[error("{argument}: not finite at {index:?}")]
     NotFinite {
@@ -53,6 +65,12 @@ pub enum Error {
         pivot: usize,
         /// Its value.
         value: f64,
+    },
+    /// Matrices of a batch that are not positive definite. Their outputs are as they were; those of all others are written.
+    #[error("{} of the batch not positive definite, first matrix {}: pivot {} is {}", failures.len(), first(failures).index, first(failures).pivot, first(failures).value)]
+    BatchNotPositiveDefinite {
+        /// Every one of them, in the order of the batch; not empty.
+        failures: Vec<BatchFailure>,
     },
     /// The eigendecomposition did not converge.
     #[error("the eigendecomposition of a {size} x {size} matrix did not converge")]
@@ -98,6 +116,21 @@ pub enum Error {
         /// What happened there.
         source: Box<Error>,
     },
+}
+
+/// A matrix of a batch that is not positive definite.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct BatchFailure {
+    /// Its place in the batch.
+    pub index: usize,
+    /// Row of its first pivot that is not positive.
+    pub pivot: usize,
+    /// The pivot's value.
+    pub value: f64,
+}
+
+fn first(failures: &[BatchFailure]) -> BatchFailure {
+    failures.first().copied().unwrap_or_default()
 }
 
 impl Error {

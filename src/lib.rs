@@ -54,7 +54,7 @@ pub mod product;
 pub mod scaling;
 
 pub use dyn_stack::{MemBuffer, MemStack, StackReq};
-pub use error::Error;
+pub use error::{BatchFailure, Error};
 pub use foof_kernels::covariance::{Bias, Sharing};
 pub use foof_kernels::{
     AnyView, Blend, Element, Input, Isa, IsaError, MatMut, MatRef, Par, Triangle, View, ViewError, ViewMut,

@@ -18,7 +18,7 @@ use crate::view::{MatMut, MatRef, View, ViewMut};
 use core::marker::PhantomData;
 use dyn_stack::{MemStack, StackReq};
 use group::{Group, Task};
-use lanes::{Lanes, MOST};
+use lanes::{Lanes, MOST, Part};
 use std::sync::Mutex;
 
 /// Orders up to which matrices are interleaved; larger ones are factored one at a time.
@@ -145,10 +145,12 @@ fn run<T: Element>(
         par.for_each(count.div_ceil(kernels.lanes), &|worker, index| {
             let first = index * kernels.lanes;
             let range = first..count.min(first + kernels.lanes);
+            let next = if range.end < count { range.end..count.min(range.end + kernels.lanes) } else { range.clone() };
             let mut group = Group {
                 n,
                 count: range.len(),
                 a: Lanes::sources(range.clone().map(|index| matrices.a(index).0)),
+                next: Lanes::sources(next.map(|index| matrices.a(index).0)),
                 scale: core::array::from_fn(|lane| matrices.a(first + lane % range.len()).1),
                 damping: core::array::from_fn(|lane| matrices.a(first + lane % range.len()).2),
                 task: task(range),
@@ -191,7 +193,8 @@ fn invert<T: Element>(
     let task = |range: core::ops::Range<usize>| {
         // SAFETY: each matrix belongs to one group.
         let out = Lanes::targets(range.map(|index| unsafe { matrices.out(index) }));
-        Task::Invert { out, triangle }
+        let part = if triangle == Triangle::Full { Part::All } else { Part::Lower };
+        Task::Invert { out, part }
     };
     run((n, 0, count), matrices, &task, par, stack)
 }

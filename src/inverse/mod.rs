@@ -1,5 +1,13 @@
 //! Damped inverses `(s A + lambda I)^-1` and solves, by Cholesky.
 
+mod batched;
+
+pub use batched::{
+    batched_damped_inverse, batched_damped_inverse_alloc, batched_damped_inverse_scratch, batched_solve,
+    batched_solve_alloc, batched_solve_scratch,
+};
+pub use foof_kernels::batched::Damping;
+
 use crate::dense::{temporary, temporary_scratch, with_scratch};
 use crate::error::{check_parameter, check_scratch, check_shape};
 use crate::{Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle};
