@@ -37,6 +37,12 @@ fn invert<T: Element>(
     (out, result)
 }
 
+/// The same matrices, of which the rows are columns in memory: each matrix column-major where the layout has contiguous rows.
+fn transposed<T>(mut buffer: Buffer<T, 3>) -> Buffer<T, 3> {
+    buffer.strides.swap(1, 2);
+    buffer
+}
+
 const ROWS: [Layout; 2] = [Layout::RowMajor; 2];
 
 /// The matrix `index` of a batch, widened.
@@ -148,6 +154,40 @@ fn layouts_agree<T: Element>() {
     }
 }
 
+/// Symmetric matrices and right-hand sides by columns.
+#[test]
+fn transposed_views_give_the_same_bits() {
+    let mut random = Random::new(42);
+    for n in [1, 3, 8, 21, 34] {
+        let a = definite::<f32>(&mut random, 19, n, 10.0);
+        let b: Vec<Dense> = (0..19).map(|_| random.normals(n, n)).collect();
+        let shape = [19, n, n];
+        for par in isas() {
+            let (expected, _) = invert::<f32>(&a, n, Damping::Same(0.5), ROWS, par);
+            let (rows, right) = (embed::<f32>(&a, shape, Layout::RowMajor), embed::<f32>(&b, shape, Layout::RowMajor));
+            let mut solved = Buffer::<f32, 3>::poisoned(shape, Layout::RowMajor);
+            let damping = Damping::Same(0.5);
+            batched_solve_alloc(solved.view_mut(), rows.view(), right.view(), 1.0, damping, par).expect("definite");
+            let turned: Vec<Dense> = b.iter().map(Dense::transpose).collect();
+            for layout in Layout::ALL {
+                // Symmetric: the values of a matrix are those of its transpose.
+                let from = transposed(embed::<f32>(&a, shape, layout));
+                let mut out = transposed(Buffer::<f32, 3>::poisoned(shape, layout));
+                batched_damped_inverse_alloc(out.view_mut(), from.view(), 1.0, damping, Triangle::Full, par)
+                    .expect("definite");
+                out.assert_margins_intact("batched_damped_inverse");
+                let what = format!("{par:?} n = {n} {layout:?}");
+                assert_same_bits(&out.elements(), &expected.elements(), &what);
+                let right = transposed(embed::<f32>(&turned, shape, layout));
+                let mut out = transposed(Buffer::<f32, 3>::poisoned(shape, layout));
+                batched_solve_alloc(out.view_mut(), from.view(), right.view(), 1.0, damping, par).expect("definite");
+                out.assert_margins_intact("batched_solve");
+                assert_same_bits(&out.elements(), &solved.elements(), &what);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_layout_gives_the_same_bits() {
     layouts_agree::<f32>();
@@ -164,11 +204,12 @@ fn a_triangle_is_read_and_a_triangle_written() {
         let upper: Vec<bool> = (0..18 * n * n).map(|k| k % n > k / n % n).collect();
         for par in isas() {
             let (expected, _) = invert::<f32>(&a, n, Damping::Same(0.25), ROWS, par);
-            for layout in Layout::ALL {
-                let mut from = embed::<f32>(&a, shape, layout);
+            for (layout, turn) in Layout::ALL.into_iter().flat_map(|layout| [(layout, false), (layout, true)]) {
+                let turn = |buffer| if turn { transposed(buffer) } else { buffer };
+                let mut from = turn(embed::<f32>(&a, shape, layout));
                 let places = from.places();
                 places.iter().zip(&upper).filter(|(_, upper)| **upper).for_each(|(&k, _)| from.data[k] = f32::NAN);
-                let mut out = Buffer::<f32, 3>::poisoned(shape, layout);
+                let mut out = turn(Buffer::<f32, 3>::poisoned(shape, layout));
                 let damping = Damping::Same(0.25);
                 batched_damped_inverse_alloc(out.view_mut(), from.view(), 1.0, damping, Triangle::Lower, par)
                     .expect("definite");

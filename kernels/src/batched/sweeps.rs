@@ -244,7 +244,7 @@ unsafe fn invert_block<T: Float, S: Simd<T>>(at: *mut T) {
     }
 }
 
-/// `Y <- Y^T Y`, the diagonal blocks full.
+/// `Y <- Y^T Y`, the diagonal blocks full: an entry and its mirror image are the same products in the same order.
 ///
 /// # Safety
 /// As [`potrf`].
@@ -270,23 +270,6 @@ pub(crate) unsafe fn lauum<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *m
                     }
                     store::<T, S, M>(target, row, &tile);
                 }
-            }
-            mirror::<T, S>(at(i, i));
-        }
-    }
-}
-
-/// A block's lower triangle over its upper one.
-///
-/// # Safety
-/// As [`potrf`].
-#[inline(always)]
-unsafe fn mirror<T: Float, S: Simd<T>>(at: *mut T) {
-    // SAFETY: entries of the block.
-    unsafe {
-        for r in 0..B {
-            for c in 0..r {
-                S::store(at.add((r * B + c) * S::LANES), S::load(at.add((c * B + r) * S::LANES)));
             }
         }
     }
