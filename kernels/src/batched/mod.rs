@@ -1,7 +1,7 @@
 //! Many small positive definite matrices at once, one in each lane of a vector: damped inverses and solves.
 //!
-//! A group of LANES matrices is interleaved ([`lanes`]), so that every operation of the scalar algorithm is one on vectors; the algorithm is
-//! blocked over registers ([`blocks`], [`sweeps`]); groups are shared among the threads.
+//! A group of LANES matrices is interleaved (`lanes`), so that every operation of the scalar algorithm is one on vectors; the algorithm is
+//! blocked over registers (`blocks`, `sweeps`); groups are shared among the threads.
 
 pub(crate) mod blocks;
 pub(crate) mod group;
