@@ -28,6 +28,18 @@ pub enum Error {
         /// What is allowed.
         expected: &'static str,
     },
+    /// An element of an argument outside its range.
+    #[error("{argument}{index:?} = {value}: expected {expected}")]
+    Element {
+        /// The argument.
+        argument: &'static str,
+        /// The first such element.
+        index: Vec<usize>,
+        /// Its value.
+        value: f64,
+        /// What is allowed.
+        expected: &'static str,
+    },
     /// An argument that holds NaN or infinity.
     #[error("{argument}: not finite at {index:?}")]
     NotFinite {
@@ -90,7 +102,7 @@ pub enum Error {
     /// A view that cannot be made.
     #[error(transparent)]
     View(#[from] ViewError),
-    /// Matrices of a list that failed; the others were computed.
+    /// Matrices of a list or batch that failed; the others were computed.
     #[error("{} of the list failed, the first is number {}: {}", failures.len(), failures[0].0, failures[0].1)]
     Items {
         /// Place in the list, from 0 and ascending, and what happened there; at least one.

@@ -3,7 +3,7 @@
 use super::data::{DAMPING, RATE, covariance_matrices, covariance_matrix, dense, uniform};
 use super::jobs::{Images, Job};
 use dyn_stack::{MemBuffer, MemStack, StackReq};
-use foof_kernels::batched::{self, Damping, eigen};
+use foof_kernels::batched::{self, Dampings, eigen};
 use foof_kernels::conv::{self, ConvSpec, Plan};
 use foof_kernels::covariance::{self, Bias, Sharing, Spec, covariance, second_moments, second_moments_scratch};
 use foof_kernels::product::{product, product_scratch};
@@ -139,7 +139,7 @@ fn batched(batch: usize, n: usize, par: Par) -> Work {
     let (a, mut out) = (covariance_matrices(batch, n, par), vec![0.0; batch * n * n]);
     with_scratch(batched::damped_inverse_scratch::<f32>([batch, n], par), move |stack| {
         let out = ViewMut::new(&mut out, [batch, n, n]).expect("the buffer has the shape's length");
-        let damping = Damping::Same(DAMPING);
+        let damping = Dampings::Same(DAMPING);
         batched::damped_inverse(out, tensor(&a, [batch, n, n]), 1.0, damping, Triangle::Full, par, stack)
             .expect(POSITIVE);
     })

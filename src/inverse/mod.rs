@@ -2,12 +2,13 @@
 //!
 //! | from | to |
 //! |---|---|
-//! | `s A + lambda I` | its factor, [`damped_cholesky`]; its inverse, [`damped_inverse`]; those of many matrices, [`damped_inverses`] |
+//! | `s A + lambda I` | its factor, [`damped_cholesky`]; its inverse, [`damped_inverse`]; those of many matrices, [`damped_inverses`]; of a batch of one size, [`batched_damped_inverse`] |
 //! | a factor `L` | [`solve`], [`inverse_quadratic_forms`], [`log_det`], [`condition_estimate`] |
 //! | a matrix and its inverse | a bound of the residual, [`residual_certificate`] |
 //!
 //! What is done where a matrix is not positive definite is an option, [`Indefinite`].
 
+mod batched;
 mod certificate;
 mod condition;
 mod damped;
@@ -15,6 +16,10 @@ mod indefinite;
 mod mixed;
 mod solve;
 
+pub use batched::{
+    batched_damped_inverse, batched_damped_inverse_alloc, batched_damped_inverse_scratch, batched_solve,
+    batched_solve_alloc, batched_solve_scratch,
+};
 pub use certificate::{
     Certificate, Check, residual_certificate, residual_certificate_alloc, residual_certificate_scratch,
 };
@@ -33,6 +38,8 @@ pub use solve::{
     inverse_quadratic_forms, inverse_quadratic_forms_alloc, inverse_quadratic_forms_scratch, log_det, solve,
     solve_alloc, solve_scratch,
 };
+
+pub use foof_kernels::batched::Dampings;
 
 use crate::error::{check_parameter, check_shape};
 use crate::{Element, Error, MatRef};

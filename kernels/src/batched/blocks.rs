@@ -32,16 +32,11 @@ impl Blocks {
 
 impl Layout for Blocks {
     #[inline(always)]
-    fn at(self, i: usize, j: usize) -> usize {
-        block(i / B, j / B) + j % B * B + i % B
-    }
-    #[inline(always)]
-    fn mirrored(self, _: usize, _: usize) -> Option<usize> {
-        None
-    }
-    #[inline(always)]
-    fn symmetric(self, i: usize, j: usize) -> usize {
-        self.at(i.max(j), i.min(j))
+    fn at(self, i: usize, j: usize) -> (usize, [usize; 2]) {
+        match i / B >= j / B {
+            true => (block(i / B, j / B) + j % B * B + i % B, [B, 1]),
+            false => (block(j / B, i / B) + i % B * B + j % B, [1, B]),
+        }
     }
 }
 

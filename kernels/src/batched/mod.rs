@@ -1,7 +1,7 @@
 //! Many small positive definite matrices at once, one in each lane of a vector: damped inverses and solves.
 //!
-//! A group of LANES matrices is interleaved ([`lanes`]), so that every operation of the scalar algorithm is one on vectors; the algorithm is
-//! blocked over registers ([`blocks`], [`sweeps`]); groups are shared among the threads.
+//! A group of LANES matrices is interleaved (`lanes`), so that every operation of the scalar algorithm is one on vectors; the algorithm is
+//! blocked over registers (`blocks`, `sweeps`); groups are shared among the threads.
 
 pub(crate) mod blocks;
 pub mod eigen;
@@ -19,7 +19,7 @@ use crate::view::{MatMut, MatRef, View, ViewMut};
 use core::marker::PhantomData;
 use dyn_stack::{MemStack, StackReq};
 use group::{Group, Task};
-use lanes::{Lanes, MOST};
+use lanes::{Lanes, MOST, Part};
 use std::sync::Mutex;
 
 /// Orders up to which matrices are interleaved; larger ones are factored one at a time.
@@ -30,18 +30,18 @@ const PARALLEL_WORK: usize = 1 << 19;
 
 /// What is added to the diagonals of a batch.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Damping<'a, T> {
+pub enum Dampings<'a, T> {
     /// The same for every matrix.
     Same(T),
     /// One value for each matrix.
     Each(&'a [T]),
 }
 
-impl<T: Copy> Damping<'_, T> {
+impl<T: Copy> Dampings<'_, T> {
     fn of(&self, index: usize) -> T {
         match self {
-            Damping::Same(damping) => *damping,
-            Damping::Each(dampings) => dampings[index],
+            Dampings::Same(damping) => *damping,
+            Dampings::Each(dampings) => dampings[index],
         }
     }
 }
@@ -80,7 +80,7 @@ struct Batch<'a, T> {
     out: SharedGroups<'a, T>,
     a: View<'a, T, 3>,
     scale: T,
-    damping: Damping<'a, T>,
+    damping: Dampings<'a, T>,
 }
 
 impl<T: Element> Matrices<T> for Batch<'_, T> {
@@ -146,10 +146,12 @@ fn run<T: Element>(
         par.for_each(count.div_ceil(kernels.lanes), &|worker, index| {
             let first = index * kernels.lanes;
             let range = first..count.min(first + kernels.lanes);
+            let next = if range.end < count { range.end..count.min(range.end + kernels.lanes) } else { range.clone() };
             let mut group = Group {
                 n,
                 count: range.len(),
                 a: Lanes::sources(range.clone().map(|index| matrices.a(index).0)),
+                next: Lanes::sources(next.map(|index| matrices.a(index).0)),
                 scale: core::array::from_fn(|lane| matrices.a(first + lane % range.len()).1),
                 damping: core::array::from_fn(|lane| matrices.a(first + lane % range.len()).2),
                 task: task(range),
@@ -192,7 +194,8 @@ fn invert<T: Element>(
     let task = |range: core::ops::Range<usize>| {
         // SAFETY: each matrix belongs to one group.
         let out = Lanes::targets(range.map(|index| unsafe { matrices.out(index) }));
-        Task::Invert { out, triangle }
+        let part = if triangle == Triangle::Full { Part::All } else { Part::Lower };
+        Task::Invert { out, part }
     };
     run((n, 0, count), matrices, &task, par, stack)
 }
@@ -253,7 +256,7 @@ pub fn damped_inverse<T: Element>(
     out: ViewMut<'_, T, 3>,
     a: View<'_, T, 3>,
     scale: T,
-    damping: Damping<'_, T>,
+    damping: Dampings<'_, T>,
     triangle: Triangle,
     par: Par,
     stack: &mut MemStack,
@@ -264,8 +267,8 @@ pub fn damped_inverse<T: Element>(
     invert((n, count), &Batch { out: SharedGroups::new(out), a, scale, damping }, triangle, par, stack)
 }
 
-fn assert_dampings<T>(damping: Damping<'_, T>, count: usize) {
-    if let Damping::Each(dampings) = damping {
+fn assert_dampings<T>(damping: Dampings<'_, T>, count: usize) {
+    if let Dampings::Each(dampings) = damping {
         assert_eq!(dampings.len(), count, "batched: one damping for each matrix");
     }
 }
@@ -308,7 +311,7 @@ pub fn solve<T: Element>(
     a: View<'_, T, 3>,
     b: View<'_, T, 3>,
     scale: T,
-    damping: Damping<'_, T>,
+    damping: Dampings<'_, T>,
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Vec<Failure<T>>> {

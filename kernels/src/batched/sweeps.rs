@@ -11,7 +11,7 @@
 //! the left residual that is small.
 
 use super::blocks::{AS_IS, B, TRANSPOSED, Tile, block, multiply};
-use super::lanes::MOST;
+use super::lanes::{Ahead, MOST};
 use crate::cholesky::Pivot;
 use crate::simd::Simd;
 use num_traits::Float;
@@ -74,7 +74,11 @@ unsafe fn store<T: Float, S: Simd<T>, const M: usize>(to: *mut T, row: usize, ti
 /// # Safety
 /// On a CPU with S's instruction set, inside a function compiled for it: `a` holds the blocks of a triangle.
 #[inline(always)]
-pub(crate) unsafe fn potrf<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *mut T) -> Pivots<T> {
+pub(crate) unsafe fn potrf<T: Float, S: Simd<T>, const M: usize>(
+    n: usize,
+    a: *mut T,
+    ahead: &mut Ahead<T>,
+) -> Pivots<T> {
     let mut pivots = Pivots::none();
     // SAFETY: blocks of the triangle.
     unsafe {
@@ -82,6 +86,7 @@ pub(crate) unsafe fn potrf<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *m
         for j in 0..n / B {
             let diagonal = at(j, j);
             for i in j..n / B {
+                ahead.step();
                 let target = at(i, j);
                 for row in (0..B).step_by(M) {
                     let mut tile = load::<T, S, M>(target, row);
@@ -126,10 +131,10 @@ unsafe fn factor_block<T: Float, S: Simd<T>>(at: *mut T, first: usize, pivots: &
             }
             let reciprocal = S::div(S::splat(T::one()), S::sqrt(value));
             l[j][j] = reciprocal;
-            for i in j + 1..B {
-                l[i][j] = S::mul(l[i][j], reciprocal);
-                l[j][i] = zero;
+            for row in &mut l[j + 1..] {
+                row[j] = S::mul(row[j], reciprocal);
             }
+            l[j][j + 1..].fill(zero);
             for i in j + 1..B {
                 for c in j + 1..=i {
                     l[i][c] = S::fnma(l[i][j], l[c][j], l[i][c]);
@@ -192,13 +197,14 @@ unsafe fn solve_right_negated<T: Float, S: Simd<T>, const M: usize>(tile: &mut T
 /// # Safety
 /// As [`potrf`].
 #[inline(always)]
-pub(crate) unsafe fn trtri<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *mut T) {
+pub(crate) unsafe fn trtri<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *mut T, ahead: &mut Ahead<T>) {
     // SAFETY: blocks of the triangle.
     unsafe {
         let at = |i: usize, j: usize| a.add(block(i, j) * S::LANES);
         for i in (0..n / B).rev() {
             invert_block::<T, S>(at(i, i));
             for j in (0..i).rev() {
+                ahead.step();
                 let target = at(i, j);
                 // Row r of Y(I,I) has no entries after r: rows of L(I,J) that are overwritten are not needed again.
                 for row in (0..B).step_by(M).rev() {
@@ -238,12 +244,12 @@ unsafe fn invert_block<T: Float, S: Simd<T>>(at: *mut T) {
     }
 }
 
-/// `Y <- Y^T Y`, the diagonal blocks full.
+/// `Y <- Y^T Y`, the diagonal blocks full: an entry and its mirror image are the same products in the same order.
 ///
 /// # Safety
 /// As [`potrf`].
 #[inline(always)]
-pub(crate) unsafe fn lauum<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *mut T) {
+pub(crate) unsafe fn lauum<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *mut T, ahead: &mut Ahead<T>) {
     // SAFETY: blocks of the triangle.
     unsafe {
         let at = |i: usize, j: usize| a.add(block(i, j) * S::LANES);
@@ -252,6 +258,7 @@ pub(crate) unsafe fn lauum<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *m
             // The diagonal block is both factors of its own product.
             let diagonal = load_columns::<T, S>(at(i, i));
             for j in 0..=i {
+                ahead.step();
                 let target = at(i, j);
                 let first = if i == j { diagonal.as_ptr().cast() } else { at(i, i).cast_const() };
                 // Row r of Y(I,I)^T has no entries before r: rows of Y(I,J) that are overwritten are not needed again.
@@ -346,13 +353,14 @@ unsafe fn solve_block<T: Float, S: Simd<T>, const HOW: usize>(l: *const T, x: *m
                 let k = if HOW == AS_IS { before } else { B - 1 - before };
                 let place = if HOW == AS_IS { k * B + i } else { i * B + k };
                 let factor = S::load(l.add(place * S::LANES));
-                for c in 0..B {
-                    tile[i][c] = S::fnma(factor, tile[k][c], tile[i][c]);
+                let row = tile[k];
+                for (entry, &other) in tile[i].iter_mut().zip(&row) {
+                    *entry = S::fnma(factor, other, *entry);
                 }
             }
             let reciprocal = S::load(l.add((i * B + i) * S::LANES));
-            for c in 0..B {
-                tile[i][c] = S::mul(tile[i][c], reciprocal);
+            for entry in &mut tile[i] {
+                *entry = S::mul(*entry, reciprocal);
             }
         }
         store::<T, S, B>(x, 0, &tile);

@@ -1,6 +1,6 @@
 //! AVX-512F: 32 registers of 16 `f32` or 8 `f64`. The register tile is 8 rows of 3 vectors: 24 accumulators, 3 + 8 loads for 24 FMAs.
 
-use super::Simd;
+use super::{Quads, Simd};
 use core::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -97,7 +97,14 @@ macro_rules! avx512 {
                 }
             }
             #[inline(always)]
-            unsafe fn interleave(dst: *mut $t, rows: *const *const $t, start: usize, width: usize) {
+            unsafe fn interleave(
+                dst: *mut $t,
+                quads: &Quads,
+                rows: *const *const $t,
+                start: usize,
+                width: usize,
+                scale: *const $t,
+            ) {
                 // SAFETY: see above; the first `width` elements of each row, where the mask has a bit for each.
                 unsafe {
                     let mask = (u32::MAX >> (32 - width)) as $mask;
@@ -106,19 +113,30 @@ macro_rules! avx512 {
                         *row = $maskz(mask, (*rows.add(i)).add(start));
                     }
                     let columns = $transpose(vectors);
-                    for (j, &column) in columns.iter().enumerate() {
-                        $store(dst.add(j * $lanes), column);
+                    let scale = $load(scale);
+                    for q in 0..$lanes / 4 {
+                        if quads.at[q] != usize::MAX {
+                            for j in 4 * q..4 * q + 4 {
+                                $store(dst.add(quads.vector(j)), $mul(columns[j], scale));
+                            }
+                        }
                     }
                 }
             }
             #[inline(always)]
-            unsafe fn deinterleave(rows: *const *mut $t, start: usize, width: usize, src: *const $t) {
+            unsafe fn deinterleave(
+                rows: *const *mut $t,
+                start: usize,
+                wanted: core::ops::Range<usize>,
+                src: *const $t,
+                quads: &Quads,
+            ) {
                 // SAFETY: as in `interleave`.
                 unsafe {
-                    let mask = (u32::MAX >> (32 - width)) as $mask;
+                    let mask = ((u32::MAX >> (32 - wanted.end)) & (u32::MAX << wanted.start)) as $mask;
                     let mut columns = [$set(0.0); $lanes];
                     for (j, column) in columns.iter_mut().enumerate() {
-                        *column = $load(src.add(j * $lanes));
+                        *column = $load(src.add(quads.vector(j)));
                     }
                     let vectors = $transpose(columns);
                     for (i, &vector) in vectors.iter().enumerate() {

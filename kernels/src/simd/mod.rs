@@ -38,6 +38,20 @@ pub(crate) const fn line<T>() -> usize {
     64 / size_of::<T>()
 }
 
+/// Where up to 16 vectors lie, four by four: the first of each four, `usize::MAX` where there is none, and the step to the next.
+pub(crate) struct Quads {
+    pub(crate) at: [usize; 4],
+    pub(crate) step: [usize; 4],
+}
+
+impl Quads {
+    /// First element of vector `j`.
+    #[inline(always)]
+    pub(crate) fn vector(&self, j: usize) -> usize {
+        self.at[j / 4] + j % 4 * self.step[j / 4]
+    }
+}
+
 /// Vectors of `T` on one instruction set, with the register tile that suits its register file.
 ///
 /// # Safety
@@ -89,25 +103,39 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
     unsafe fn sqrt(v: Self::V) -> Self::V;
     /// Bit `i` tells whether element `i` is positive and finite.
     unsafe fn positive(v: Self::V) -> u32;
-    /// Transposes one stretch of LANES rows, each its own pointer: `dst[j * LANES + i] <- rows[i][start + j]` for `j < width <= LANES`.
+    /// Transposes a stretch of LANES rows, each its own pointer: column `j` becomes a vector at `dst`, times `scale`, zero for `width <= j < LANES`;
+    /// see [`Quads`]. `width` is not zero where LANES is at least 4.
     #[inline(always)]
-    unsafe fn interleave(dst: *mut T, rows: *const *const T, start: usize, width: usize) {
-        for i in 0..Self::LANES {
-            for j in 0..width {
-                // SAFETY: the caller vouches for LANES rows and `width` elements of each, and for the square at `dst`.
-                unsafe { *dst.add(j * Self::LANES + i) = *(*rows.add(i)).add(start + j) }
+    unsafe fn interleave(dst: *mut T, quads: &Quads, rows: *const *const T, start: usize, width: usize, scale: *const T)
+    where
+        T: num_traits::Float,
+    {
+        for j in (0..Self::LANES).filter(|&j| quads.at[j / 4] != usize::MAX) {
+            for i in 0..Self::LANES {
+                // SAFETY: the caller vouches for LANES rows, `width` elements of each, and for the vectors at `dst`.
+                unsafe {
+                    let value = if j < width { *(*rows.add(i)).add(start + j) } else { T::zero() };
+                    *dst.add(quads.vector(j) + i) = *scale.add(i) * value;
+                }
             }
         }
     }
-    /// The inverse of [`interleave`](Simd::interleave): `rows[i][start + j] <- src[j * LANES + i]`. Null rows are left out.
+    /// The inverse: `rows[i][start + j]` becomes element `i` of the vector `j` at `src`, for `j` in `wanted`, which is not empty. Null rows are left out;
+    /// all quads are readable.
     #[inline(always)]
-    unsafe fn deinterleave(rows: *const *mut T, start: usize, width: usize, src: *const T) {
+    unsafe fn deinterleave(
+        rows: *const *mut T,
+        start: usize,
+        wanted: core::ops::Range<usize>,
+        src: *const T,
+        quads: &Quads,
+    ) {
         for i in 0..Self::LANES {
-            // SAFETY: the caller vouches for LANES rows, `width` elements of each that is not null, and the square at `src`.
+            // SAFETY: the caller vouches for LANES rows, the elements wanted of each that is not null, and the vectors at `src`.
             unsafe {
                 let row = *rows.add(i);
-                for j in (0..width).filter(|_| !row.is_null()) {
-                    *row.add(start + j) = *src.add(j * Self::LANES + i);
+                for j in wanted.clone().filter(|_| !row.is_null()) {
+                    *row.add(start + j) = *src.add(quads.vector(j) + i);
                 }
             }
         }

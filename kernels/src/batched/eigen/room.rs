@@ -2,7 +2,7 @@
 
 use super::{ql, tridiagonal};
 use crate::batched::lanes::{Lanes, Layout, MOST, Part, read};
-use crate::simd::Simd;
+use crate::simd::{Quads, Simd};
 use crate::simd::vector::Vector;
 use num_traits::Float;
 
@@ -84,16 +84,8 @@ struct Lower(usize);
 
 impl Layout for Lower {
     #[inline(always)]
-    fn at(self, i: usize, j: usize) -> usize {
-        i * self.0 + j
-    }
-    #[inline(always)]
-    fn mirrored(self, _: usize, _: usize) -> Option<usize> {
-        None
-    }
-    #[inline(always)]
-    fn symmetric(self, i: usize, j: usize) -> usize {
-        self.at(i.max(j), i.min(j))
+    fn at(self, i: usize, j: usize) -> (usize, [usize; 2]) {
+        (i * self.0 + j, [1, self.0])
     }
 }
 
@@ -117,8 +109,8 @@ pub(crate) unsafe fn eigen<T: Float, S: Simd<T>, const G: usize>(
         for g in 0..G {
             group[g] = rooms[g];
             let Room { n, ld, a, .. } = rooms[g];
-            let part = Part::Damped { scale: &[T::one(); MOST], damping: &[T::zero(); MOST] };
-            read::<T, S, Lower>(Lower(ld), [n, n], part, &matrices[g], a);
+            // Blocks that reach past a row end in the next one, which is read later, or in the eigenvectors' place.
+            read::<T, S, Lower>(Lower(ld), [n, n], Part::Lower, &[T::one(); MOST], &matrices[g], a);
             scale::<T, S>(&group[g]);
             tridiagonal::reduce::<T, S>(&group[g]);
             tridiagonal::form::<T, S>(&group[g]);
@@ -208,6 +200,7 @@ unsafe fn finish<T: Float, S: Simd<T>>(room: &Room<T>) {
             rank.store(ranks.add(j * l));
         }
         let mut columns = [core::ptr::null_mut(); MOST];
+        let following = Quads { at: core::array::from_fn(|q| 4 * q * l), step: [l; 4] };
         for j in 0..n {
             for i in 0..n {
                 // The sign of a zero depends on how long other lanes went on with identity rotations: -0 becomes 0.
@@ -219,7 +212,8 @@ unsafe fn finish<T: Float, S: Simd<T>>(room: &Room<T>) {
                 columns[lane] = a.add((lane * n + rank) * ld);
             }
             for start in (0..n).step_by(l) {
-                S::deinterleave(columns.as_ptr(), start, l.min(n - start), z.add((j * ld + start) * l));
+                let entries = z.add((j * ld + start) * l);
+                S::deinterleave(columns.as_ptr(), start, 0..l.min(n - start), entries, &following);
             }
         }
     }
