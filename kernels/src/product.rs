@@ -3,7 +3,7 @@
 use crate::element::{Element, Input};
 use crate::engine::epilogue::{Blend, Store};
 use crate::engine::pack::Strided;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, small};
 use crate::par::Par;
 use crate::view::{MatMut, MatRef};
 use dyn_stack::{MemStack, StackReq};
@@ -22,6 +22,9 @@ pub fn product<L: Input, R: Input<Acc = L::Acc>>(
 ) {
     let shapes = (out.shape(), [lhs.rows(), rhs.cols()], lhs.cols());
     assert!(shapes.0 == shapes.1 && shapes.2 == rhs.rows(), "product: shapes disagree");
+    if small::suits(lhs.rows(), rhs.cols(), lhs.cols()) {
+        return small::product(out, blend, lhs, rhs, par.isa(), stack);
+    }
     let [row_step, col_step] = out.strides().map(isize::unsigned_abs);
     let (left, right) = (Strided::rows(lhs), Strided::columns(rhs));
     // Rows of a tile are contiguous: a column-major output is computed as its transpose.
@@ -38,10 +41,16 @@ pub fn product<L: Input, R: Input<Acc = L::Acc>>(
 
 /// Scratch of [`product`], whatever the strides.
 pub fn product_scratch<T: Element>(m: usize, n: usize, k: usize, par: Par) -> StackReq {
+    if small::suits(m, n, k) {
+        return small::scratch::<T>(m, n, k);
+    }
     engine::scratch::<T>(m, n, k, false, par).or(engine::scratch::<T>(n, m, k, false, par))
 }
 
 /// The longest chain of additions into one entry of a [`product`]: `|fl(C) - C| <= gamma_depth |L||R|`.
 pub fn depth<T: Element>(m: usize, n: usize, k: usize, par: Par) -> usize {
+    if small::suits(m, n, k) {
+        return k;
+    }
     engine::depth::<T>(m, n, k, false, par).max(engine::depth::<T>(n, m, k, false, par))
 }

@@ -1,7 +1,7 @@
 //! Damped factors and inverses.
 
 use super::triangular::{lauum, lauum_scratch, trtri, trtri_scratch};
-use super::{Pivot, potrf, potrf_scratch};
+use super::{Pivot, potrf, potrf_scratch, small};
 use crate::element::Element;
 use crate::engine::epilogue::{Triangle, mirror_lower, scale_lower};
 use crate::par::Par;
@@ -38,7 +38,7 @@ pub fn damped_cholesky<T: Element>(
 /// `(scale A + damping I)^-1` of a symmetric matrix, by `L^-T L^-1`; reads the lower triangle of `a`. `n³ / 2` multiply-adds.
 ///
 /// # Errors
-/// The first pivot that is not positive or not finite; `out` then holds an unfinished factor.
+/// The first pivot that is not positive or not finite; `out` then holds an unfinished factor, or what it held.
 ///
 /// # Panics
 /// If shapes disagree, or `stack` holds less than [`damped_inverse_scratch`].
@@ -51,6 +51,9 @@ pub fn damped_inverse<T: Element>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Pivot<T>> {
+    if a.rows() <= small::SMALL {
+        return small::damped_inverse(out, a, scale, damping, triangle, par.isa());
+    }
     par.enter(|| {
         damped_cholesky(out.rb_mut(), a, scale, damping, par, stack)?;
         trtri(out.rb_mut(), par, stack);

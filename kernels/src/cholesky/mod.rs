@@ -14,6 +14,7 @@
 mod inverse;
 pub(crate) mod leaf;
 mod potrf;
+pub(crate) mod small;
 mod triangular;
 
 pub use inverse::{damped_cholesky, damped_inverse, damped_inverse_scratch};

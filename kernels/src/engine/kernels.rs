@@ -2,7 +2,10 @@
 
 use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
+use super::small::{self, SmallFn};
+use crate::cholesky::Pivot;
 use crate::cholesky::leaf::{self, Block, LeafOp};
+use crate::cholesky::small::{self as small_inverse, InverseFn, WIDTHS};
 use crate::conv::assemble::{AssembleFn, Assembly, Scratch};
 use crate::conv::depthwise::{self, LanesFn};
 use crate::isa::{Isa, Level};
@@ -37,6 +40,10 @@ pub struct Kernels<T: 'static> {
     pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>) -> usize,
     /// `lanes[log2 rows][log2 columns]`: see [`depthwise::tile`].
     lanes_tiles: [[LanesFn<T>; depthwise::STEPS]; depthwise::STEPS],
+    /// See [`small::small`].
+    pub(crate) small: SmallFn<T>,
+    /// `inverses[log2 width]`: see [`small_inverse::inverse`].
+    inverses: [InverseFn<T>; WIDTHS],
     /// See [`Assembly::rows`].
     pub(crate) assemble: AssembleFn<T>,
     /// See [`rows::fma_chains`].
@@ -57,6 +64,11 @@ impl<T> Kernels<T> {
     /// The largest number of rows, or columns, of a depthwise tile that is at most `count >= 1`.
     pub(crate) fn lanes_step(&self, count: usize) -> usize {
         1 << count.ilog2().min(depthwise::STEPS as u32 - 1)
+    }
+
+    /// What inverts a matrix of order `n`, of which a row is `n` elements, rounded up to a power of two of vectors.
+    pub(crate) fn small_inverse(&self, n: usize) -> InverseFn<T> {
+        self.inverses[n.div_ceil(self.lanes).next_power_of_two().ilog2() as usize]
     }
 
     /// The depthwise tile of `rows` and `columns` from [`Kernels::lanes_step`].
@@ -127,6 +139,21 @@ macro_rules! table {
                 unsafe { leaf::leaf::<$t, S>(op, n, l, x) }
             }
             $(#[$feature])?
+            unsafe fn small_product(job: &small::Job<$t>) {
+                // SAFETY: see above.
+                unsafe { small::small::<$t, S>(job) }
+            }
+            $(#[$feature])?
+            unsafe fn inverse<const W: usize>(job: &small_inverse::Job<$t>) -> Result<(), Pivot<$t>> {
+                // SAFETY: see above.
+                unsafe { small_inverse::inverse::<$t, S, W>(job) }
+            }
+            /// `width` vectors, but no more than the largest order fills.
+            const fn at_most(width: usize) -> usize {
+                let most = small_inverse::SMALL / <S as Simd<$t>>::LANES;
+                if width < most { width } else { most }
+            }
+            $(#[$feature])?
             unsafe fn lanes<const M: usize, const V: usize>(
                 depths: &Depths, l: *const $t, row_step: usize, r: *const $t, c: *mut $t, ldc: usize, fresh: bool,
             ) {
@@ -167,6 +194,14 @@ macro_rules! table {
                     [lanes::<1, 1>, lanes::<1, 2>, lanes::<1, 4>],
                     [lanes::<2, 1>, lanes::<2, 2>, lanes::<2, 4>],
                     [lanes::<4, 1>, lanes::<4, 2>, lanes::<4, 4>],
+                ],
+                small: small_product,
+                inverses: [
+                    inverse::<1>,
+                    inverse::<{ at_most(2) }>,
+                    inverse::<{ at_most(4) }>,
+                    inverse::<{ at_most(8) }>,
+                    inverse::<{ at_most(16) }>,
                 ],
                 assemble,
                 fma_chains,

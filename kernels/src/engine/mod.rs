@@ -20,6 +20,7 @@ pub(crate) mod microkernel;
 pub mod pack;
 mod plan;
 pub(crate) mod rows;
+pub(crate) mod small;
 
 use crate::element::Element;
 use crate::par::Par;

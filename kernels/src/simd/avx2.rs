@@ -12,7 +12,7 @@ static MASK_64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 macro_rules! avx2 {
     ($t:ident, $v:ident, $lanes:literal, $mask:ident, $set:ident, $load:ident, $store:ident, $mask_load:ident, $mask_store:ident,
-     $add:ident, $mul:ident, $fma:ident) => {
+     $add:ident, $mul:ident, $fma:ident, $div:ident) => {
         // SAFETY of every body: the trait's contract gives the instruction set; pointers are the caller's to vouch for.
         impl Simd<$t> for Avx2 {
             type V = $v;
@@ -37,7 +37,7 @@ macro_rules! avx2 {
             }
             #[inline(always)]
             unsafe fn load_first(p: *const $t, n: usize) -> $v {
-                // SAFETY: see above; the mask's window lies inside its table because n < LANES.
+                // SAFETY: see above; the mask's window lies inside its table because n <= LANES.
                 unsafe {
                     let mask = _mm256_loadu_si256($mask.as_ptr().add($lanes - n).cast());
                     $mask_load(p, mask)
@@ -65,6 +65,11 @@ macro_rules! avx2 {
             unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
                 // SAFETY: see above.
                 unsafe { $fma(a, b, c) }
+            }
+            #[inline(always)]
+            unsafe fn div(a: $v, b: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $div(a, b) }
             }
             #[inline(always)]
             unsafe fn even(a: $v, b: $v) -> $v {
@@ -96,7 +101,8 @@ avx2!(
     _mm256_maskstore_ps,
     _mm256_add_ps,
     _mm256_mul_ps,
-    _mm256_fmadd_ps
+    _mm256_fmadd_ps,
+    _mm256_div_ps
 );
 avx2!(
     f64,
@@ -110,5 +116,6 @@ avx2!(
     _mm256_maskstore_pd,
     _mm256_add_pd,
     _mm256_mul_pd,
-    _mm256_fmadd_pd
+    _mm256_fmadd_pd,
+    _mm256_div_pd
 );

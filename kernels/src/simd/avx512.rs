@@ -8,7 +8,7 @@ pub(crate) struct Avx512;
 
 macro_rules! avx512 {
     ($t:ident, $v:ident, $lanes:literal, $mask:ident, $set:ident, $load:ident, $store:ident, $maskz:ident, $mask_store:ident,
-     $add:ident, $mul:ident, $fma:ident, $sum:ident, $transpose:ident) => {
+     $add:ident, $mul:ident, $fma:ident, $div:ident, $sum:ident, $transpose:ident) => {
         // SAFETY of every body: the trait's contract gives the instruction set; pointers are the caller's to vouch for.
         impl Simd<$t> for Avx512 {
             type V = $v;
@@ -57,6 +57,11 @@ macro_rules! avx512 {
                 unsafe { $fma(a, b, c) }
             }
             #[inline(always)]
+            unsafe fn div(a: $v, b: $v) -> $v {
+                // SAFETY: see above.
+                unsafe { $div(a, b) }
+            }
+            #[inline(always)]
             unsafe fn even(a: $v, b: $v) -> $v {
                 // SAFETY: a vector and an array of its lanes have one size and no invalid bits.
                 unsafe {
@@ -100,6 +105,7 @@ avx512!(
     _mm512_add_ps,
     _mm512_mul_ps,
     _mm512_fmadd_ps,
+    _mm512_div_ps,
     _mm512_reduce_add_ps,
     transpose_f32
 );
@@ -116,6 +122,7 @@ avx512!(
     _mm512_add_pd,
     _mm512_mul_pd,
     _mm512_fmadd_pd,
+    _mm512_div_pd,
     _mm512_reduce_add_pd,
     transpose_f64
 );

@@ -2,7 +2,7 @@
 //! Multiplies and adds: `mul_add` is a library call where the baseline has no FMA.
 
 use super::Simd;
-use core::ops::{Add, Mul};
+use core::ops::{Add, Div, Mul};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
@@ -76,6 +76,10 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
                 zip(zip(a, b, Mul::mul), c, Add::add)
+            }
+            #[inline(always)]
+            unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+                zip(a, b, Div::div)
             }
             #[inline(always)]
             unsafe fn even(a: Self::V, b: Self::V) -> Self::V {
