@@ -20,9 +20,9 @@ pub fn product<L: Input, R: Input<Acc = L::Acc>>(
     par: Par,
     stack: &mut MemStack,
 ) {
-    let shapes = (out.shape(), [lhs.rows(), rhs.cols()], lhs.cols());
-    assert!(shapes.0 == shapes.1 && shapes.2 == rhs.rows(), "product: shapes disagree");
-    if small::suits(lhs.rows(), rhs.cols(), lhs.cols()) {
+    let (m, n, k) = (lhs.rows(), rhs.cols(), lhs.cols());
+    assert!(out.rows() == m && out.cols() == n && rhs.rows() == k, "product: shapes disagree");
+    if small::suits(m, n, k) {
         return small::product(out, blend, lhs, rhs, par.isa(), stack);
     }
     let [row_step, col_step] = out.strides().map(isize::unsigned_abs);

@@ -214,6 +214,7 @@ macro_rules! table {
 macro_rules! tables {
     ($t:ident) => {
         /// The kernels of `isa` for this element type.
+        #[inline]
         pub(crate) fn $t(isa: Isa) -> &'static Kernels<$t> {
             #[cfg(target_arch = "x86_64")]
             table!(avx512, $t, crate::simd::avx512::Avx512, rows 8, vectors 3,

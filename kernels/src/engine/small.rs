@@ -24,11 +24,13 @@ use num_traits::Float;
 const SMALL: usize = 48;
 
 /// Whether a product of this shape is a small one.
+#[inline]
 pub(crate) fn suits(m: usize, n: usize, k: usize) -> bool {
     m <= SMALL && n <= SMALL && k <= SMALL
 }
 
 /// Scratch of [`product`]: room for a copy of each operand and of the output.
+#[inline]
 pub(crate) fn scratch<T>(m: usize, n: usize, k: usize) -> StackReq {
     StackReq::new_aligned::<T>(m * k + k * n + m * n, ALIGN)
 }
@@ -49,6 +51,7 @@ pub(crate) struct Job<T> {
 }
 
 /// `out <- beta out + alpha lhs rhs` of a shape that [`suits`], any strides.
+#[inline]
 pub(crate) fn product<L: Input, R: Input<Acc = L::Acc>>(
     mut out: MatMut<'_, L::Acc>,
     blend: Blend<L::Acc>,

@@ -70,7 +70,7 @@ pub(crate) fn contiguous<const R: usize>(len: usize, shape: [usize; R]) -> Resul
     let strides = row_major(shape)?;
     match shape.iter().product::<usize>() <= len {
         true => Ok(strides),
-        // Too long, or an overflow that an axis of no elements hides from the product.
+        // Too long: the error says by how much.
         false => check_bounds(len, 0, shape, strides).map(|()| strides),
     }
 }
