@@ -221,7 +221,15 @@ unsafe fn tile<T: Float, S: Simd<T>, const M: usize, const V: usize, const WHOLE
     unsafe {
         let zero = S::splat(T::zero());
         let mut sums = [[zero; V]; M];
-        let (mut l, mut r) = (left.wrapping_offset(first as isize * row_step), right);
+        // A pointer to each row: from one address to the next the compiler would count up, one addition after the other.
+        let mut rows = [left; M];
+        for (i, row) in rows.iter_mut().enumerate() {
+            let mut start = left.wrapping_offset((first + i) as isize * row_step);
+            #[cfg(not(miri))]
+            core::arch::asm!("/* {0} */", inout(reg) start, options(pure, nomem, nostack, preserves_flags));
+            *row = start;
+        }
+        let (mut depth, mut r) = (0, right);
         for _ in 0..k {
             let mut vectors = [zero; V];
             for (v, vector) in vectors.iter_mut().enumerate() {
@@ -229,12 +237,12 @@ unsafe fn tile<T: Float, S: Simd<T>, const M: usize, const V: usize, const WHOLE
                 *vector = if WHOLE || v + 1 < V { S::load(from) } else { S::load_first(from, last) };
             }
             for (i, row) in sums.iter_mut().enumerate() {
-                let factor = S::splat(*l.offset(i as isize * row_step));
+                let factor = S::splat(*rows[i].offset(depth));
                 for (sum, &vector) in row.iter_mut().zip(&vectors) {
                     *sum = S::fma(factor, vector, *sum);
                 }
             }
-            (l, r) = (l.wrapping_offset(depth_step), r.wrapping_offset(right_step));
+            (depth, r) = (depth + depth_step, r.wrapping_offset(right_step));
         }
         let (alpha, beta, overwrite) = (S::splat(blend.alpha), S::splat(blend.beta), blend.beta == T::zero());
         for (i, row) in sums.iter().enumerate() {
