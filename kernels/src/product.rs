@@ -12,6 +12,7 @@ use dyn_stack::{MemStack, StackReq};
 ///
 /// # Panics
 /// If shapes disagree, or `stack` holds less than [`product_scratch`].
+#[inline]
 pub fn product<L: Input, R: Input<Acc = L::Acc>>(
     out: MatMut<'_, L::Acc>,
     blend: Blend<L::Acc>,
@@ -25,6 +26,19 @@ pub fn product<L: Input, R: Input<Acc = L::Acc>>(
     if small::suits(m, n, k) {
         return small::product(out, blend, lhs, rhs, par.isa(), stack);
     }
+    tiled(out, blend, lhs, rhs, par, stack);
+}
+
+/// [`product`] by the engine.
+#[inline(never)]
+fn tiled<L: Input, R: Input<Acc = L::Acc>>(
+    out: MatMut<'_, L::Acc>,
+    blend: Blend<L::Acc>,
+    lhs: MatRef<'_, L>,
+    rhs: MatRef<'_, R>,
+    par: Par,
+    stack: &mut MemStack,
+) {
     let [row_step, col_step] = out.strides().map(isize::unsigned_abs);
     let (left, right) = (Strided::rows(lhs), Strided::columns(rhs));
     // Rows of a tile are contiguous: a column-major output is computed as its transpose.
@@ -40,10 +54,16 @@ pub fn product<L: Input, R: Input<Acc = L::Acc>>(
 }
 
 /// Scratch of [`product`], whatever the strides.
+#[inline]
 pub fn product_scratch<T: Element>(m: usize, n: usize, k: usize, par: Par) -> StackReq {
     if small::suits(m, n, k) {
         return small::scratch::<T>(m, n, k);
     }
+    tiled_scratch::<T>(m, n, k, par)
+}
+
+#[inline(never)]
+fn tiled_scratch<T: Element>(m: usize, n: usize, k: usize, par: Par) -> StackReq {
     engine::scratch::<T>(m, n, k, false, par).or(engine::scratch::<T>(n, m, k, false, par))
 }
 

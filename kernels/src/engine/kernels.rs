@@ -13,6 +13,8 @@ use crate::isa::{Isa, Level};
 /// Row counts a register tile is compiled for: powers of two up to the ISA's.
 const ROW_STEPS: usize = 4;
 const MAX_VECTORS: usize = 3;
+/// Rows of the largest tile of a small product with one vector of columns.
+const SMALL_ROWS: usize = 1 << (ROW_STEPS - 1);
 
 /// Everything that depends on the instruction set, for one element type.
 pub struct Kernels<T: 'static> {
@@ -40,8 +42,8 @@ pub struct Kernels<T: 'static> {
     pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>) -> usize,
     /// `lanes[log2 rows][log2 columns]`: see [`depthwise::tile`].
     lanes_tiles: [[LanesFn<T>; depthwise::STEPS]; depthwise::STEPS],
-    /// See [`small::small`].
-    pub(crate) small: SmallFn<T>,
+    /// `small_tiles[v - 1][log2 rows]`: see [`small::tiles`].
+    small_tiles: [[SmallFn<T>; ROW_STEPS]; MAX_VECTORS],
     /// `inverses[log2 width]`: see [`small_inverse::inverse`].
     inverses: [InverseFn<T>; WIDTHS],
     /// See [`Assembly::rows`].
@@ -64,6 +66,19 @@ impl<T> Kernels<T> {
     /// The largest number of rows, or columns, of a depthwise tile that is at most `count >= 1`.
     pub(crate) fn lanes_step(&self, count: usize) -> usize {
         1 << count.ilog2().min(depthwise::STEPS as u32 - 1)
+    }
+
+    /// The largest row count with a tile of a small product that is at most `rows >= 1`.
+    #[inline]
+    pub(crate) fn small_rows(&self, vectors: usize, rows: usize) -> usize {
+        let most = if vectors == 1 { SMALL_ROWS } else { self.mr };
+        most.min(1 << rows.ilog2())
+    }
+
+    /// The tile of a small product for `rows` (from [`Kernels::small_rows`]) and as many vectors of columns.
+    #[inline]
+    pub(crate) fn small_tiles(&self, vectors: usize, rows: usize) -> SmallFn<T> {
+        self.small_tiles[vectors - 1][rows.ilog2() as usize]
     }
 
     /// What inverts a matrix of order `n`, of which a row is `n` elements, rounded up to a power of two of vectors.
@@ -139,9 +154,9 @@ macro_rules! table {
                 unsafe { leaf::leaf::<$t, S>(op, n, l, x) }
             }
             $(#[$feature])?
-            unsafe fn small_product(job: &small::Job<$t>) {
+            unsafe fn small_tiles<const M: usize, const V: usize>(job: &small::Job<$t>, first: usize, count: usize) {
                 // SAFETY: see above.
-                unsafe { small::small::<$t, S>(job) }
+                unsafe { small::tiles::<$t, S, M, V>(job, first, count) }
             }
             $(#[$feature])?
             unsafe fn inverse<const W: usize>(job: &small_inverse::Job<$t>) -> Result<(), Pivot<$t>> {
@@ -178,6 +193,10 @@ macro_rules! table {
                 [microkernel::<1, V>, microkernel::<2, V>, microkernel::<4, V>, microkernel::<$max_rows, V>]
             }
 
+            const fn small_vectors<const V: usize>() -> [SmallFn<$t>; ROW_STEPS] {
+                [small_tiles::<1, V>, small_tiles::<2, V>, small_tiles::<4, V>, small_tiles::<$max_rows, V>]
+            }
+
             pub(super) static TABLE: Kernels<$t> = Kernels {
                 lanes: <S as Simd<$t>>::LANES,
                 mr: <S as Simd<$t>>::ROWS,
@@ -195,7 +214,12 @@ macro_rules! table {
                     [lanes::<2, 1>, lanes::<2, 2>, lanes::<2, 4>],
                     [lanes::<4, 1>, lanes::<4, 2>, lanes::<4, 4>],
                 ],
-                small: small_product,
+                small_tiles: [
+                    // A single vector of columns takes more rows, or its sums would wait for each other.
+                    [small_tiles::<1, 1>, small_tiles::<2, 1>, small_tiles::<4, 1>, small_tiles::<SMALL_ROWS, 1>],
+                    small_vectors::<2>(),
+                    small_vectors::<$max_vectors>(),
+                ],
                 inverses: [
                     inverse::<1>,
                     inverse::<{ at_most(2) }>,

@@ -51,7 +51,7 @@ pub(crate) struct Job<T> {
 }
 
 /// `out <- beta out + alpha lhs rhs` of a shape that [`suits`], any strides.
-#[inline]
+#[inline(always)]
 pub(crate) fn product<L: Input, R: Input<Acc = L::Acc>>(
     mut out: MatMut<'_, L::Acc>,
     blend: Blend<L::Acc>,
@@ -69,9 +69,9 @@ pub(crate) fn product<L: Input, R: Input<Acc = L::Acc>>(
             let out = out.as_mut_ptr();
             let (left_steps, right_step) = (left.strides(), right.strides()[0]);
             let (left, right) = (left.as_ptr(), right.as_ptr());
-            let job = Job { m, n, k, left, left_steps, right, right_step, out, out_step, blend };
+            let mut job = Job { m, n, k, left, left_steps, right, right_step, out, out_step, blend };
             // SAFETY: the kernels belong to an ISA this CPU has; the views hold these shapes, rows contiguous where they must be.
-            return unsafe { (kernels.small)(&job) };
+            return unsafe { compute(&mut job, kernels) };
         }
     }
     copied(out, blend, lhs, rhs, kernels, stack);
@@ -109,16 +109,17 @@ fn copied<L: Input, R: Input<Acc = L::Acc>>(
         }
         _ => (widened(rhs, right_memory), n as isize),
     };
-    let job = Job { m, n, k, left, left_steps, right, right_step, out: out.as_mut_ptr(), out_step: row_step, blend };
+    let mut job =
+        Job { m, n, k, left, left_steps, right, right_step, out: out.as_mut_ptr(), out_step: row_step, blend };
     if col_step == 1 {
         // SAFETY: the kernels belong to an ISA this CPU has; operands and output hold these shapes, rows contiguous where they must be.
-        return unsafe { (kernels.small)(&job) };
+        return unsafe { compute(&mut job, kernels) };
     }
     let tile: *mut L::Acc = out_memory.as_mut_ptr().cast();
-    let job = Job { out: tile, out_step: n as isize, blend: Blend::set(num_traits::One::one()), ..job };
+    let mut job = Job { out: tile, out_step: n as isize, blend: Blend::set(num_traits::One::one()), ..job };
     // SAFETY: as above, into memory for m rows of n, all of which it writes.
     let tile = unsafe {
-        (kernels.small)(&job);
+        compute(&mut job, kernels);
         core::slice::from_raw_parts(tile, m * n)
     };
     for (i, row) in tile.chunks_exact(n.max(1)).enumerate() {
@@ -138,73 +139,52 @@ fn widened<I: Input>(from: MatRef<'_, I>, to: &mut [MaybeUninit<I::Acc>]) -> *co
     to.as_ptr().cast()
 }
 
-/// What computes a [`Job`].
-pub(crate) type SmallFn<T> = unsafe fn(job: &Job<T>);
+/// Computes `count` times M rows, the first of them `first`, of V vectors of columns: see [`tiles`].
+pub(crate) type SmallFn<T> = unsafe fn(job: &Job<T>, first: usize, count: usize);
 
-/// Computes a job.
+/// Computes a job: by panels of columns, and for each by 8, 4, 2 and 1 rows.
 ///
 /// # Safety
-/// On a CPU with S's instruction set, inside a function compiled for it: the operands are readable and the output is writable at the job's
-/// shapes and steps.
+/// The kernels belong to an ISA this CPU has; the operands are readable and the output is writable at the job's shapes and steps.
 #[inline(always)]
-pub(crate) unsafe fn small<T: Float, S: Simd<T>>(job: &Job<T>) {
-    let mut rest = *job;
-    // SAFETY: panels of columns lie inside the job; each is as many vectors wide as it says.
-    unsafe {
-        while rest.n > 0 {
-            let cols = rest.n.min(S::VECTORS * S::LANES);
-            let panel = Job { n: cols, ..rest };
-            match cols.div_ceil(S::LANES) {
-                1 => columns::<T, S, 1>(&panel),
-                2 => columns::<T, S, 2>(&panel),
-                // Where VECTORS is 2 there is no third.
-                _ => columns::<T, S, 3>(&panel),
+unsafe fn compute<T>(job: &mut Job<T>, kernels: &Kernels<T>) {
+    let mut rest = job.n;
+    while rest > 0 {
+        job.n = rest.min(kernels.nr);
+        let vectors = job.n.div_ceil(kernels.lanes);
+        let mut first = 0;
+        while first < job.m {
+            let rows = kernels.small_rows(vectors, job.m - first);
+            let count = (job.m - first) / rows;
+            // SAFETY: the caller's contract; a panel of the job's columns, and rows below m.
+            unsafe { kernels.small_tiles(vectors, rows)(job, first, count) };
+            first += count * rows;
+        }
+        rest -= job.n;
+        job.right = job.right.wrapping_add(job.n);
+        job.out = job.out.wrapping_add(job.n);
+    }
+}
+
+/// `count` times M rows of V vectors of columns, the last of which may be masked.
+///
+/// # Safety
+/// On a CPU with S's instruction set, inside a function compiled for it: as [`compute`], `n` is more than V - 1 vectors and at most V, rows
+/// `first..first + count M` are below `m`.
+#[inline(always)]
+pub(crate) unsafe fn tiles<T: Float, S: Simd<T>, const M: usize, const V: usize>(
+    job: &Job<T>,
+    first: usize,
+    count: usize,
+) {
+    let whole = job.n == V * S::LANES;
+    for group in 0..count {
+        // SAFETY: the caller's contract.
+        unsafe {
+            match whole {
+                true => tile::<T, S, M, V, true>(job, first + group * M),
+                false => tile::<T, S, M, V, false>(job, first + group * M),
             }
-            rest.n -= cols;
-            rest.right = rest.right.wrapping_add(cols);
-            rest.out = rest.out.wrapping_add(cols);
-        }
-    }
-}
-
-/// All rows of V vectors of columns, the last of which may be masked.
-///
-/// # Safety
-/// As [`small`]; `n` is more than V - 1 vectors, and at most V.
-#[inline(always)]
-unsafe fn columns<T: Float, S: Simd<T>, const V: usize>(job: &Job<T>) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        match job.n == V * S::LANES {
-            true => rows::<T, S, V, true>(job),
-            false => rows::<T, S, V, false>(job),
-        }
-    }
-}
-
-/// # Safety
-/// As [`columns`]; `WHOLE` if `n` is V vectors.
-#[inline(always)]
-unsafe fn rows<T: Float, S: Simd<T>, const V: usize, const WHOLE: bool>(job: &Job<T>) {
-    // A single vector of columns takes more rows, or its sums would wait for each other.
-    let most = if V == 1 { 8 } else { S::ROWS };
-    let mut i = 0;
-    // SAFETY: rows i.. below m.
-    unsafe {
-        while most >= 8 && i + 8 <= job.m {
-            tile::<T, S, 8, V, WHOLE>(job, i);
-            i += 8;
-        }
-        while i + 4 <= job.m {
-            tile::<T, S, 4, V, WHOLE>(job, i);
-            i += 4;
-        }
-        if i + 2 <= job.m {
-            tile::<T, S, 2, V, WHOLE>(job, i);
-            i += 2;
-        }
-        if i < job.m {
-            tile::<T, S, 1, V, WHOLE>(job, i);
         }
     }
 }
@@ -212,7 +192,7 @@ unsafe fn rows<T: Float, S: Simd<T>, const V: usize, const WHOLE: bool>(job: &Jo
 /// Rows `first..first + M`.
 ///
 /// # Safety
-/// As [`rows`]; those rows are below `m`.
+/// As [`tiles`]; `WHOLE` if `n` is V vectors.
 #[inline(always)]
 unsafe fn tile<T: Float, S: Simd<T>, const M: usize, const V: usize, const WHOLE: bool>(job: &Job<T>, first: usize) {
     let Job { n, k, left, left_steps: [row_step, depth_step], right, right_step, out, out_step, blend, .. } = *job;
