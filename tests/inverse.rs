@@ -314,33 +314,33 @@ fn small_inverses_within_bound<T: Element>() {
         let bound = bounds::inverse_residual(format, damped.trace(), damped.inverse().trace(), bounds::sweep(n));
         assert!(bound < 1.0, "n = {n}: the bound says nothing: {bound:e}");
         let lower = Dense::from_fn(n, n, |i, j| if i >= j { a[(i, j)] } else { f64::NAN });
-        for layout in Layout::ALL {
-            let lower = Buffer::<T, 2>::matrix(&lower, layout);
-            for out_layout in Layout::ALL {
-                for par in isas() {
-                    let what = format!("{par:?} n = {n} {layout:?} {out_layout:?}");
-                    let invert = |triangle| {
-                        let mut out = Buffer::<T, 2>::poisoned([n, n], out_layout);
-                        let mut memory = MemBuffer::new(damped_inverse_scratch::<T>(n, par));
-                        let (scale, damping) = (T::from_f64(scale), T::from_f64(damping));
-                        let stack = MemStack::new(&mut memory);
-                        damped_inverse(out.view_mut(), lower.view(), scale, damping, triangle, par, stack)
-                            .expect("positive definite");
-                        out.assert_margins_intact(&what);
-                        out
-                    };
-                    let x = invert(Triangle::Full).dense();
-                    let residual = damped.matmul(&x).minus(&Dense::identity(n)).frobenius();
-                    assert!(residual <= bound, "{what}: residual {residual:e}, bound {bound:e}");
-                    assert!(x.is_symmetric(), "{what}: symmetric to the bit");
-                    let triangle = invert(Triangle::Lower).dense();
-                    for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
-                        let (got, full) = (triangle[(i, j)], x[(i, j)]);
-                        assert!(
-                            if i >= j { got == full } else { got.is_nan() },
-                            "{what}: ({i}, {j}) is {got}, full {full}"
-                        );
-                    }
+        for (at, layout) in Layout::ALL.into_iter().enumerate() {
+            // Over the orders each layout meets every other.
+            let (lower, out_layout) =
+                (Buffer::<T, 2>::matrix(&lower, layout), Layout::ALL[(at + n) % Layout::ALL.len()]);
+            for par in isas() {
+                let what = format!("{par:?} n = {n} {layout:?} {out_layout:?}");
+                let invert = |triangle| {
+                    let mut out = Buffer::<T, 2>::poisoned([n, n], out_layout);
+                    let mut memory = MemBuffer::new(damped_inverse_scratch::<T>(n, par));
+                    let (scale, damping) = (T::from_f64(scale), T::from_f64(damping));
+                    let stack = MemStack::new(&mut memory);
+                    damped_inverse(out.view_mut(), lower.view(), scale, damping, triangle, par, stack)
+                        .expect("positive definite");
+                    out.assert_margins_intact(&what);
+                    out
+                };
+                let x = invert(Triangle::Full).dense();
+                let residual = damped.matmul(&x).minus(&Dense::identity(n)).frobenius();
+                assert!(residual <= bound, "{what}: residual {residual:e}, bound {bound:e}");
+                assert!(x.is_symmetric(), "{what}: symmetric to the bit");
+                let triangle = invert(Triangle::Lower).dense();
+                for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                    let (got, full) = (triangle[(i, j)], x[(i, j)]);
+                    assert!(
+                        if i >= j { got == full } else { got.is_nan() },
+                        "{what}: ({i}, {j}) is {got}, full {full}"
+                    );
                 }
             }
         }

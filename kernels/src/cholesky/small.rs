@@ -111,7 +111,7 @@ unsafe fn load<T: Float, S: Simd<T>, const W: usize>(job: &Job<T>, u: *mut T, z:
         let factor = S::splat(scale);
         // Below this order transposing squares costs more than moving single entries.
         let few = n <= SCALAR;
-        if (row_step == 1 || col_step == 1) && !(few && row_step != 1) {
+        if row_step == 1 || (col_step == 1 && !few) {
             let (to, step) = if row_step == 1 { (u, col_step) } else { (z, row_step) };
             for i in 0..n {
                 let from = a.wrapping_offset(i as isize * step);

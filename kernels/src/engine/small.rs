@@ -64,15 +64,15 @@ pub(crate) fn product<L: Input, R: Input<Acc = L::Acc>>(
     let ([m, k], n) = (lhs.shape(), rhs.cols());
     debug_assert!(suits(m, n, k) && out.shape() == [m, n] && rhs.rows() == k, "small product: shapes disagree");
     let [out_step, contiguous] = out.strides();
-    if let (Some(left), Some(right)) = (lhs.cast::<L::Acc>(), rhs.cast::<L::Acc>()) {
-        if contiguous == 1 && right.strides()[1] == 1 {
-            let out = out.as_mut_ptr();
-            let (left_steps, right_step) = (left.strides(), right.strides()[0]);
-            let (left, right) = (left.as_ptr(), right.as_ptr());
-            let mut job = Job { m, n, k, left, left_steps, right, right_step, out, out_step, blend };
-            // SAFETY: the kernels belong to an ISA this CPU has; the views hold these shapes, rows contiguous where they must be.
-            return unsafe { compute(&mut job, kernels) };
-        }
+    if let (Some(left), Some(right), 1) = (lhs.cast::<L::Acc>(), rhs.cast::<L::Acc>(), contiguous)
+        && right.strides()[1] == 1
+    {
+        let out = out.as_mut_ptr();
+        let (left_steps, right_step) = (left.strides(), right.strides()[0]);
+        let (left, right) = (left.as_ptr(), right.as_ptr());
+        let mut job = Job { m, n, k, left, left_steps, right, right_step, out, out_step, blend };
+        // SAFETY: the kernels belong to an ISA this CPU has; the views hold these shapes, rows contiguous where they must be.
+        return unsafe { compute(&mut job, kernels) };
     }
     copied(out, blend, lhs, rhs, kernels, stack);
 }
@@ -206,7 +206,7 @@ unsafe fn tile<T: Float, S: Simd<T>, const M: usize, const V: usize, const WHOLE
         for (i, row) in rows.iter_mut().enumerate() {
             let mut start = left.wrapping_offset((first + i) as isize * row_step);
             #[cfg(not(miri))]
-            core::arch::asm!("/* {0} */", inout(reg) start, options(pure, nomem, nostack, preserves_flags));
+            core::arch::asm!("/* {0} */", inout(reg) start, options(pure, readonly, nostack, preserves_flags));
             *row = start;
         }
         let (mut depth, mut r) = (0, right);
