@@ -142,15 +142,22 @@ impl Error {
     }
 }
 
-/// `got == expected`, or an error that names the argument.
+/// `got == expected`, or an error that names the argument. Inlined, lengths that are known need no loop, and no call to compare.
+#[inline(always)]
 pub(crate) fn check_shape(argument: &'static str, expected: &[usize], got: &[usize]) -> Result<(), Error> {
-    match expected == got {
+    match expected.len() == got.len() && expected.iter().zip(got).all(|(expected, got)| expected == got) {
         true => Ok(()),
-        false => Err(Error::Shape { argument, expected: expected.to_vec(), got: got.to_vec() }),
+        false => Err(shape_error(argument, expected, got)),
     }
 }
 
+#[cold]
+fn shape_error(argument: &'static str, expected: &[usize], got: &[usize]) -> Error {
+    Error::Shape { argument, expected: expected.to_vec(), got: got.to_vec() }
+}
+
 /// `holds`, or an error that names the parameter. Written so that a comparison with NaN fails.
+#[inline]
 pub(crate) fn check_parameter(
     name: &'static str,
     value: f64,
@@ -164,6 +171,7 @@ pub(crate) fn check_parameter(
 }
 
 /// Whether the stack can hold `req`.
+#[inline]
 pub(crate) fn check_scratch(stack: &crate::MemStack, req: crate::StackReq) -> Result<(), Error> {
     match stack.can_hold(req) {
         true => Ok(()),

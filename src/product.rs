@@ -10,6 +10,7 @@ use foof_kernels::product as kernel;
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::Scratch`], `out` as it was.
+#[inline]
 pub fn product<L: Input, R: Input<Acc = L::Acc>>(
     out: MatMut<'_, L::Acc>,
     blend: Blend<L::Acc>,
@@ -27,6 +28,7 @@ pub fn product<L: Input, R: Input<Acc = L::Acc>>(
 }
 
 /// Scratch of [`product`](fn@product); `T` is the type that is accumulated.
+#[inline]
 pub fn product_scratch<T: Element>(m: usize, n: usize, k: usize, par: Par) -> StackReq {
     kernel::product_scratch::<T>(m, n, k, par)
 }

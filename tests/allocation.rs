@@ -212,10 +212,35 @@ fn convolutions(par: Par) -> [usize; 5] {
     ]
 }
 
+/// Small products and inverses in both storage orders, outside every pool, though many threads are offered.
+fn small_kernels() {
+    let par = Par::threads(8);
+    let mut random = Random::new(5);
+    for n in [1, 4, 8, 16, 32] {
+        let x: Dense = random.normals(n, n);
+        let a: Vec<f32> = x.transpose().matmul(&x).to_vec();
+        let mut out = vec![0.0; n * n];
+        let mut memory = MemBuffer::new(product_scratch::<f32>(n, n, n, par).or(damped_inverse_scratch::<f32>(n, par)));
+        let (a, stack) = (view(&a, [n, n]), MemStack::new(&mut memory));
+        for transposed in [false, true] {
+            let allocations = count(|| {
+                let (mut out, a) = (MatMut::new(&mut out, [n, n]).expect("a view"), a);
+                let [a, b] = if transposed { [a.transpose(), a] } else { [a, a.transpose()] };
+                product(out.rb_mut(), Blend::set(1.0), a, b, par, stack).expect("shapes agree");
+                damped_inverse(out, a, 1.0, 1.0, Triangle::Full, par, stack).expect("positive definite");
+            });
+            assert_eq!(allocations, 0, "n = {n}, transposed: {transposed}");
+        }
+    }
+}
+
 /// One test, so that no other runs beside it.
 #[test]
 fn steady_state_allocates_nothing() {
     assert_eq!(count(|| drop(vec![0u8; 8])), 1, "the allocator counts");
+    small_kernels();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build_global();
+    assert!(pool.is_ok(), "a small product or inverse started the global pool's threads");
     let schedule = Schedule { period: 4, observe: 2, ..Default::default() };
     for momentum in [0.0, 0.9] {
         let polyak = (momentum > 0.0).then_some(StepOptions::POLYAK);

@@ -302,3 +302,81 @@ fn a_large_inverse_passes_a_random_vector_check() {
         assert!(residual <= bound * v.frobenius(), "{par:?}: {residual:e}, bound {:e}", bound * v.frobenius());
     }
 }
+
+/// Small orders are inverted by kernels of their own: every one of them, every layout, both triangles, above the diagonal poison that must not be used.
+fn small_inverses_within_bound<T: Element>() {
+    let mut random = Random::new(16);
+    let format = Format::of::<T>();
+    for n in 1..=40 {
+        let a = random.symmetric(&log_spectrum(n, 8.0)).rounded::<T>();
+        let (scale, damping) = (0.75, 0.25);
+        let damped = a.scaled(scale).damped(damping);
+        let bound = bounds::inverse_residual(format, damped.trace(), damped.inverse().trace(), bounds::sweep(n));
+        assert!(bound < 1.0, "n = {n}: the bound says nothing: {bound:e}");
+        let lower = Dense::from_fn(n, n, |i, j| if i >= j { a[(i, j)] } else { f64::NAN });
+        for (at, layout) in Layout::ALL.into_iter().enumerate() {
+            // Over the orders each layout meets every other.
+            let (lower, out_layout) =
+                (Buffer::<T, 2>::matrix(&lower, layout), Layout::ALL[(at + n) % Layout::ALL.len()]);
+            for par in isas() {
+                let what = format!("{par:?} n = {n} {layout:?} {out_layout:?}");
+                let invert = |triangle| {
+                    let mut out = Buffer::<T, 2>::poisoned([n, n], out_layout);
+                    let mut memory = MemBuffer::new(damped_inverse_scratch::<T>(n, par));
+                    let (scale, damping) = (T::from_f64(scale), T::from_f64(damping));
+                    let stack = MemStack::new(&mut memory);
+                    damped_inverse(out.view_mut(), lower.view(), scale, damping, triangle, par, stack)
+                        .expect("positive definite");
+                    out.assert_margins_intact(&what);
+                    out
+                };
+                let x = invert(Triangle::Full).dense();
+                let residual = damped.matmul(&x).minus(&Dense::identity(n)).frobenius();
+                assert!(residual <= bound, "{what}: residual {residual:e}, bound {bound:e}");
+                assert!(x.is_symmetric(), "{what}: symmetric to the bit");
+                let triangle = invert(Triangle::Lower).dense();
+                for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                    let (got, full) = (triangle[(i, j)], x[(i, j)]);
+                    assert!(
+                        if i >= j { got == full } else { got.is_nan() },
+                        "{what}: ({i}, {j}) is {got}, full {full}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn small_inverses_have_small_residuals_in_every_layout() {
+    small_inverses_within_bound::<f32>();
+    small_inverses_within_bound::<f64>();
+}
+
+/// An indefinite matrix at every pivot of every small order: the pivot is named, with what was left of the diagonal there.
+#[test]
+fn a_small_indefinite_matrix_names_its_pivot() {
+    // L L^T has ones below a diagonal of powers of two: integers, exact however they are summed.
+    for n in 1..=40usize {
+        let l = Dense::from_fn(n, n, |i, j| if i == j { 2.0 } else { f64::from(u8::from(i > j)) });
+        let a = l.matmul(&l.transpose());
+        for at in 0..n {
+            for (fault, left) in [(7.0, -3.0), (4.0, 0.0), (f64::NAN, f64::NAN), (f64::NEG_INFINITY, f64::INFINITY)] {
+                let broken = Dense::from_fn(n, n, |i, j| a[(i, j)] - if (i, j) == (at, at) { fault } else { 0.0 });
+                for (par, layout) in
+                    isas().into_iter().flat_map(|par| [(par, Layout::RowMajor), (par, Layout::ColumnMajor)])
+                {
+                    let a = Buffer::<f32, 2>::matrix(&broken, layout);
+                    let mut out = Buffer::<f32, 2>::poisoned([n, n], layout);
+                    let mut memory = MemBuffer::new(damped_inverse_scratch::<f32>(n, par));
+                    let stack = MemStack::new(&mut memory);
+                    let result = damped_inverse(out.view_mut(), a.view(), 1.0, 0.0, Triangle::Full, par, stack);
+                    out.assert_margins_intact("damped_inverse");
+                    let pivot = result.expect_err("indefinite");
+                    let same = f64::from(pivot.value) == left || (pivot.value.is_nan() && left.is_nan());
+                    assert!(pivot.index == at && same, "{par:?} n = {n}, {at} by {fault}: {pivot:?}");
+                }
+            }
+        }
+    }
+}

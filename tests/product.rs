@@ -64,6 +64,52 @@ fn integers_are_exact_at_every_tile_edge_f64() {
     integer_grid::<f64>();
 }
 
+/// Small products have tiles of their own: every shape up to 22 and those around vectors, panels and the largest small extent, with layouts and blends
+/// in turn, so that each meets every remainder.
+fn small_grid<T: Element>() {
+    let mut random = Random::new(6);
+    let shapes = |sizes: &[usize]| -> Vec<[usize; 3]> {
+        let n = sizes.len();
+        (0..n.pow(3)).map(|at| [sizes[at / n / n], sizes[at / n % n], sizes[at % n]]).collect()
+    };
+    let all = [shapes(&(0..=22).collect::<Vec<_>>()), shapes(&[31, 32, 33, 47, 48, 49])].concat();
+    let (a, b, c) = (random.integers(49, 49, 8), random.integers(49, 49, 8), random.integers(49, 49, 8));
+    let corner = |x: &Dense, m, n| Dense::from_fn(m, n, |i, j| x[(i, j)]);
+    let layouts = Layout::ALL;
+    for (turn, [m, n, k]) in all.into_iter().enumerate() {
+        let (a, b, c) = (corner(&a, m, k), corner(&b, k, n), corner(&c, m, n));
+        let (alpha, beta) = [(1.0, 0.0), (1.0, 1.0), (-3.0, 2.0), (0.0, -1.0)][turn % 4];
+        let expected = c.scaled(beta).plus(&a.matmul(&b).scaled(alpha));
+        let [left, right, output] = [turn, turn / 7, turn / 49].map(|turn| layouts[turn % layouts.len()]);
+        let (a, b) = (Buffer::<T, 2>::matrix(&a, left), Buffer::matrix(&b, right));
+        for par in isas() {
+            let out = if beta == 0.0 { Buffer::poisoned([m, n], output) } else { Buffer::matrix(&c, output) };
+            let out = run(&a, &b, out, Blend { alpha: T::from_f64(alpha), beta: T::from_f64(beta) }, par);
+            assert_exact(&out.dense(), &expected, &format!("{par:?}: {m} x {n} x {k} {left:?} {right:?} {output:?}"));
+        }
+    }
+}
+
+#[test]
+fn small_integers_are_exact_in_every_shape() {
+    small_grid::<f32>();
+    small_grid::<f64>();
+}
+
+#[test]
+fn small_half_width_inputs_are_widened_exactly() {
+    let mut random = Random::new(7);
+    let (a, b) = (random.integers(9, 13, 8), random.integers(13, 18, 8));
+    let expected = a.matmul(&b);
+    for (left, right) in Layout::ALL.iter().flat_map(|&left| Layout::ALL.map(|right| (left, right))) {
+        for par in isas() {
+            let (a, b) = (Buffer::<bf16, 2>::matrix(&a, left), Buffer::<bf16, 2>::matrix(&b, right));
+            let out = run(&a, &b, Buffer::poisoned([9, 18], Layout::ColumnMajor), Blend::set(1.0), par);
+            assert_exact(&out.dense(), &expected, &format!("{par:?} {left:?} {right:?}"));
+        }
+    }
+}
+
 /// Larger than a macro-tile, deeper than a slab, and deep enough to be cut into chunks, which end with a slab or inside one.
 fn integer_blocks<T: Element>() {
     let mut random = Random::new(2);
@@ -152,6 +198,14 @@ proptest! {
     #[test]
     fn reals_are_within_the_bound(
         m in 1usize..130, n in 1usize..130, k in 1usize..400, alpha in -2.0..2.0f64, beta in -2.0..2.0f64, seed: u64,
+    ) {
+        within_bound::<f32>((m, n, k), alpha, beta, seed);
+        within_bound::<f64>((m, n, k), alpha, beta, seed);
+    }
+
+    #[test]
+    fn small_reals_are_within_the_bound(
+        m in 1usize..49, n in 1usize..49, k in 1usize..49, alpha in -2.0..2.0f64, beta in -2.0..2.0f64, seed: u64,
     ) {
         within_bound::<f32>((m, n, k), alpha, beta, seed);
         within_bound::<f64>((m, n, k), alpha, beta, seed);

@@ -51,7 +51,7 @@ pub fn work(job: Job, par: Par) -> Work {
             let (a, mut out) = (covariance_matrix(n, 1, par), vec![0.0; n * n]);
             with_scratch(cholesky::damped_inverse_scratch::<f32>(n, par), move |stack| {
                 let (out, a) = (mat_mut(&mut out, [n, n]), mat(&a, [n, n]));
-                cholesky::damped_inverse(out, a, 1.0, DAMPING, triangle, par, stack).expect(POSITIVE);
+                foof::inverse::damped_inverse(out, a, 1.0, DAMPING, triangle, par, stack).expect(POSITIVE);
             })
         }
         Job::Batched { batch, n } => batched(batch, n, par),
@@ -75,8 +75,8 @@ pub fn work(job: Job, par: Par) -> Work {
         Job::Product { n } => {
             let (a, b, mut out) = (uniform(n * n, 1), uniform(n * n, 2), vec![0.0; n * n]);
             with_scratch(product_scratch::<f32>(n, n, n, par), move |stack| {
-                let out = mat_mut(&mut out, [n, n]);
-                product(out, Blend::set(1.0), mat(&a, [n, n]), mat(&b, [n, n]), par, stack);
+                let (out, a, b) = (mat_mut(&mut out, [n, n]), mat(&a, [n, n]), mat(&b, [n, n]));
+                foof::product::product(out, Blend::set(1.0), a, b, par, stack).expect("shapes agree");
             })
         }
         Job::Foof { o, i } => {

@@ -73,6 +73,7 @@ macro_rules! element {
                 self.into()
             }
 
+            #[inline]
             fn kernels(isa: Isa) -> &'static Kernels<$t> {
                 crate::engine::kernels::$t(isa)
             }

@@ -118,6 +118,7 @@ impl Isa {
         self.0.name()
     }
 
+    #[inline]
     pub(crate) fn level(self) -> Level {
         self.0
     }

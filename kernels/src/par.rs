@@ -38,6 +38,7 @@ impl Par {
     }
 
     /// The instruction set.
+    #[inline]
     pub fn isa(self) -> Isa {
         self.isa
     }

@@ -3,7 +3,7 @@
 use crate::element::{Element, Input};
 use crate::engine::epilogue::{Blend, Store};
 use crate::engine::pack::Strided;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, small};
 use crate::par::Par;
 use crate::view::{MatMut, MatRef};
 use dyn_stack::{MemStack, StackReq};
@@ -12,6 +12,7 @@ use dyn_stack::{MemStack, StackReq};
 ///
 /// # Panics
 /// If shapes disagree, or `stack` holds less than [`product_scratch`].
+#[inline]
 pub fn product<L: Input, R: Input<Acc = L::Acc>>(
     out: MatMut<'_, L::Acc>,
     blend: Blend<L::Acc>,
@@ -20,8 +21,24 @@ pub fn product<L: Input, R: Input<Acc = L::Acc>>(
     par: Par,
     stack: &mut MemStack,
 ) {
-    let shapes = (out.shape(), [lhs.rows(), rhs.cols()], lhs.cols());
-    assert!(shapes.0 == shapes.1 && shapes.2 == rhs.rows(), "product: shapes disagree");
+    let (m, n, k) = (lhs.rows(), rhs.cols(), lhs.cols());
+    assert!(out.rows() == m && out.cols() == n && rhs.rows() == k, "product: shapes disagree");
+    if small::suits(m, n, k) {
+        return small::product(out, blend, lhs, rhs, par.isa(), stack);
+    }
+    tiled(out, blend, lhs, rhs, par, stack);
+}
+
+/// [`product`] by the engine.
+#[inline(never)]
+fn tiled<L: Input, R: Input<Acc = L::Acc>>(
+    out: MatMut<'_, L::Acc>,
+    blend: Blend<L::Acc>,
+    lhs: MatRef<'_, L>,
+    rhs: MatRef<'_, R>,
+    par: Par,
+    stack: &mut MemStack,
+) {
     let [row_step, col_step] = out.strides().map(isize::unsigned_abs);
     let (left, right) = (Strided::rows(lhs), Strided::columns(rhs));
     // Rows of a tile are contiguous: a column-major output is computed as its transpose.
@@ -37,11 +54,23 @@ pub fn product<L: Input, R: Input<Acc = L::Acc>>(
 }
 
 /// Scratch of [`product`], whatever the strides.
+#[inline]
 pub fn product_scratch<T: Element>(m: usize, n: usize, k: usize, par: Par) -> StackReq {
+    if small::suits(m, n, k) {
+        return small::scratch::<T>(m, n, k);
+    }
+    tiled_scratch::<T>(m, n, k, par)
+}
+
+#[inline(never)]
+fn tiled_scratch<T: Element>(m: usize, n: usize, k: usize, par: Par) -> StackReq {
     engine::scratch::<T>(m, n, k, false, par).or(engine::scratch::<T>(n, m, k, false, par))
 }
 
 /// The longest chain of additions into one entry of a [`product`]: `|fl(C) - C| <= gamma_depth |L||R|`.
 pub fn depth<T: Element>(m: usize, n: usize, k: usize, par: Par) -> usize {
+    if small::suits(m, n, k) {
+        return k;
+    }
     engine::depth::<T>(m, n, k, false, par).max(engine::depth::<T>(n, m, k, false, par))
 }

@@ -15,6 +15,7 @@
 pub(crate) mod leaf;
 mod packed;
 mod schedule;
+pub(crate) mod small;
 pub(crate) mod strips;
 mod sweeps;
 mod tiles;

@@ -3,6 +3,7 @@
 use super::Pivot;
 use super::packed::Packed;
 use super::schedule::{Goal, Schedule, Task, words};
+use super::small;
 use super::tiles::{Reciprocals, Tiles};
 use crate::element::Element;
 use crate::engine::epilogue::{Blend, Shared, StoreSymmetric, Triangle};
@@ -217,6 +218,9 @@ pub fn damped_inverse<T: Element>(
 ) -> Result<(), Pivot<T>> {
     let [m, n] = a.shape();
     assert!(m == n && out.shape() == [n, n], "damped_inverse: shapes disagree");
+    if n <= small::SMALL {
+        return small::damped_inverse(out, a, scale, damping, triangle, par.isa());
+    }
     // SAFETY: the output has the inverse's shape, and each block is multiplied once.
     let product = unsafe { StoreSymmetric::new(out, Blend::set(T::one()), triangle) };
     let sweep = Sweep { goal: Goal::Inverse, a, scale, damping, triangle: None, product: Some(product) };

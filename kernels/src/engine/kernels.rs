@@ -2,11 +2,14 @@
 
 use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
+use super::small::{self, SmallFn};
 use crate::batched::eigen::room::{EigenFn, Room, eigen};
 use crate::batched::group::{self, Group};
 use crate::batched::lanes::Lanes;
 use crate::batched::sweeps::Pivots;
+use crate::cholesky::Pivot;
 use crate::cholesky::leaf::{self, Block, LeafOp};
+use crate::cholesky::small::{self as small_inverse, InverseFn, WIDTHS};
 use crate::cholesky::strips::{self, FactorFn, SolveFn, Strip};
 use crate::conv::assemble::{AssembleFn, Assembly, Scratch};
 use crate::conv::depthwise::{self, LanesFn};
@@ -15,6 +18,8 @@ use crate::isa::{Isa, Level};
 /// Row counts a register tile is compiled for: powers of two up to the ISA's.
 const ROW_STEPS: usize = 4;
 const MAX_VECTORS: usize = 3;
+/// Rows of the largest tile of a small product with one vector of columns.
+const SMALL_ROWS: usize = 1 << (ROW_STEPS - 1);
 
 /// Everything that depends on the instruction set, for one element type.
 pub struct Kernels<T: 'static> {
@@ -42,6 +47,10 @@ pub struct Kernels<T: 'static> {
     pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>),
     /// `lanes[log2 rows][log2 columns]`: see [`depthwise::tile`].
     lanes_tiles: [[LanesFn<T>; depthwise::STEPS]; depthwise::STEPS],
+    /// `small_tiles[v - 1][log2 rows]`: see [`small::tiles`].
+    small_tiles: [[SmallFn<T>; ROW_STEPS]; MAX_VECTORS],
+    /// `inverses[log2 width]`: see [`small_inverse::inverse`].
+    inverses: [InverseFn<T>; WIDTHS],
     /// See [`Assembly::rows`].
     pub(crate) assemble: AssembleFn<T>,
     /// `eigen[log2 g]`: see [`eigen`], of g groups of lanes.
@@ -75,6 +84,24 @@ impl<T> Kernels<T> {
     /// The largest number of rows, or columns, of a depthwise tile that is at most `count >= 1`.
     pub(crate) fn lanes_step(&self, count: usize) -> usize {
         1 << count.ilog2().min(depthwise::STEPS as u32 - 1)
+    }
+
+    /// The largest row count with a tile of a small product that is at most `rows >= 1`.
+    #[inline]
+    pub(crate) fn small_rows(&self, vectors: usize, rows: usize) -> usize {
+        let most = if vectors == 1 { SMALL_ROWS } else { self.mr };
+        most.min(1 << rows.ilog2())
+    }
+
+    /// The tile of a small product for `rows` (from [`Kernels::small_rows`]) and as many vectors of columns.
+    #[inline]
+    pub(crate) fn small_tiles(&self, vectors: usize, rows: usize) -> SmallFn<T> {
+        self.small_tiles[vectors - 1][rows.ilog2() as usize]
+    }
+
+    /// What inverts a matrix of order `n`, of which a row is `n` elements, rounded up to a power of two of vectors.
+    pub(crate) fn small_inverse(&self, n: usize) -> InverseFn<T> {
+        self.inverses[n.div_ceil(self.lanes).next_power_of_two().ilog2() as usize]
     }
 
     /// The depthwise tile of `rows` and `columns` from [`Kernels::lanes_step`].
@@ -145,6 +172,21 @@ macro_rules! table {
                 unsafe { leaf::leaf::<$t, S>(op, n, l, x) }
             }
             $(#[$feature])?
+            unsafe fn small_tiles<const M: usize, const V: usize>(job: &small::Job<$t>, first: usize, count: usize) {
+                // SAFETY: see above.
+                unsafe { small::tiles::<$t, S, M, V>(job, first, count) }
+            }
+            $(#[$feature])?
+            unsafe fn inverse<const W: usize>(job: &small_inverse::Job<$t>) -> Result<(), Pivot<$t>> {
+                // SAFETY: see above.
+                unsafe { small_inverse::inverse::<$t, S, W>(job) }
+            }
+            /// `width` vectors, but no more than the largest order fills.
+            const fn at_most(width: usize) -> usize {
+                let most = small_inverse::SMALL / <S as Simd<$t>>::LANES;
+                if width < most { width } else { most }
+            }
+            $(#[$feature])?
             unsafe fn lanes<const M: usize, const V: usize>(
                 depths: &Depths, l: *const $t, row_step: usize, r: *const $t, c: *mut $t, ldc: usize, fresh: bool,
             ) {
@@ -189,6 +231,10 @@ macro_rules! table {
                 [microkernel::<1, V>, microkernel::<2, V>, microkernel::<4, V>, microkernel::<$max_rows, V>]
             }
 
+            const fn small_vectors<const V: usize>() -> [SmallFn<$t>; ROW_STEPS] {
+                [small_tiles::<1, V>, small_tiles::<2, V>, small_tiles::<4, V>, small_tiles::<$max_rows, V>]
+            }
+
             pub(super) static TABLE: Kernels<$t> = Kernels {
                 lanes: <S as Simd<$t>>::LANES,
                 mr: <S as Simd<$t>>::ROWS,
@@ -206,6 +252,19 @@ macro_rules! table {
                     [lanes::<2, 1>, lanes::<2, 2>, lanes::<2, 4>],
                     [lanes::<4, 1>, lanes::<4, 2>, lanes::<4, 4>],
                 ],
+                small_tiles: [
+                    // A single vector of columns takes more rows, or its sums would wait for each other.
+                    [small_tiles::<1, 1>, small_tiles::<2, 1>, small_tiles::<4, 1>, small_tiles::<SMALL_ROWS, 1>],
+                    small_vectors::<2>(),
+                    small_vectors::<$max_vectors>(),
+                ],
+                inverses: [
+                    inverse::<1>,
+                    inverse::<{ at_most(2) }>,
+                    inverse::<{ at_most(4) }>,
+                    inverse::<{ at_most(8) }>,
+                    inverse::<{ at_most(16) }>,
+                ],
                 assemble,
                 eigen: [eigen_groups::<1>, eigen_groups::<2>, eigen_groups::<4>],
                 group: lane_group,
@@ -221,6 +280,7 @@ macro_rules! table {
 macro_rules! tables {
     ($t:ident) => {
         /// The kernels of `isa` for this element type.
+        #[inline]
         pub(crate) fn $t(isa: Isa) -> &'static Kernels<$t> {
             #[cfg(target_arch = "x86_64")]
             table!(avx512, $t, crate::simd::avx512::Avx512, rows 8, vectors 3,

@@ -21,6 +21,7 @@ pub mod pack;
 mod plan;
 pub(crate) mod rows;
 pub(crate) mod slab;
+pub(crate) mod small;
 
 use crate::element::Element;
 use crate::par::Par;

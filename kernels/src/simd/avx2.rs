@@ -39,7 +39,7 @@ macro_rules! avx2 {
             }
             #[inline(always)]
             unsafe fn load_first(p: *const $t, n: usize) -> $v {
-                // SAFETY: see above; the mask's window lies inside its table because n < LANES.
+                // SAFETY: see above; the mask's window lies inside its table because n <= LANES.
                 unsafe {
                     let mask = _mm256_loadu_si256($mask.as_ptr().add($lanes - n).cast());
                     $mask_load(p, mask)

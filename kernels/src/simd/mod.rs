@@ -72,9 +72,9 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
     unsafe fn splat(x: T) -> Self::V;
     unsafe fn load(p: *const T) -> Self::V;
     unsafe fn store(p: *mut T, v: Self::V);
-    /// The first `n < LANES` elements; the rest are zero and not touched in memory.
+    /// The first `n <= LANES` elements; the rest are zero and not touched in memory.
     unsafe fn load_first(p: *const T, n: usize) -> Self::V;
-    /// The first `n < LANES` elements; the rest are not touched.
+    /// The first `n <= LANES` elements; the rest are not touched.
     unsafe fn store_first(p: *mut T, v: Self::V, n: usize);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;

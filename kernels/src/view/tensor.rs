@@ -1,6 +1,6 @@
 //! Tensor views of any rank.
 
-use super::{ViewError, check_bounds, check_overlap, row_major};
+use super::{ViewError, check_bounds, check_overlap, contiguous};
 use core::any::TypeId;
 use core::marker::PhantomData;
 
@@ -57,7 +57,9 @@ impl<'a, T, const R: usize> View<'a, T, R> {
     /// # Errors
     /// [`ViewError`] if the slice is too short or the shape overflows.
     pub fn new(slice: &'a [T], shape: [usize; R]) -> Result<Self, ViewError> {
-        Self::strided(slice, 0, shape, row_major(shape)?)
+        let strides = contiguous(slice.len(), shape)?;
+        // SAFETY: as many elements follow one another from the start of `slice`, borrowed for 'a.
+        Ok(unsafe { Self::from_raw(slice.as_ptr(), shape, strides) })
     }
 
     /// A view whose element `[i, j, ..]` is `slice[offset + i * strides[0] + j * strides[1] + ..]`.
@@ -184,7 +186,9 @@ impl<'a, T, const R: usize> ViewMut<'a, T, R> {
     /// # Errors
     /// [`ViewError`] if the slice is too short or the shape overflows.
     pub fn new(slice: &'a mut [T], shape: [usize; R]) -> Result<Self, ViewError> {
-        Self::strided(slice, 0, shape, row_major(shape)?)
+        let strides = contiguous(slice.len(), shape)?;
+        // SAFETY: as many elements follow one another from the start of `slice`, borrowed exclusively for 'a; rows without gaps are distinct.
+        Ok(unsafe { Self::from_raw(slice.as_mut_ptr(), shape, strides) })
     }
 
     /// A view whose element `[i, j, ..]` is `slice[offset + i * strides[0] + j * strides[1] + ..]`.

@@ -2,8 +2,8 @@
 
 use super::{ql, tridiagonal};
 use crate::batched::lanes::{Lanes, Layout, MOST, Part, read};
-use crate::simd::{Quads, Simd};
 use crate::simd::vector::Vector;
+use crate::simd::{Quads, Simd};
 use num_traits::Float;
 
 /// The unit roundoff.
