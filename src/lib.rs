@@ -48,9 +48,11 @@ pub mod eigen;
 mod error;
 pub mod inverse;
 pub mod kronecker;
+pub mod labels;
 pub mod layer;
 pub mod optim;
 pub mod product;
+mod sampler;
 pub mod scaling;
 
 pub use dyn_stack::{MemBuffer, MemStack, StackReq};
@@ -59,6 +61,7 @@ pub use foof_kernels::covariance::{Bias, Sharing};
 pub use foof_kernels::{
     AnyView, Blend, Element, Input, Isa, IsaError, MatMut, MatRef, Par, Triangle, View, ViewError, ViewMut,
 };
+pub use sampler::Sampler;
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]
