@@ -46,6 +46,7 @@ pub mod damping;
 mod dense;
 pub mod eigen;
 mod error;
+pub mod fisher;
 pub mod inverse;
 pub mod kronecker;
 pub mod labels;

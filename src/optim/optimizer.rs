@@ -2,7 +2,7 @@
 
 use super::activations::Observation;
 use super::compare::blocks_cosine;
-use super::options::{Order, Schedule, StepOptions};
+use super::options::{Order, Schedule, StepOptions, check_factors};
 use super::preconditioner::{Preconditioner, State};
 use crate::dense::blend_into;
 use crate::error::{check_parameter, check_shape};
@@ -103,6 +103,21 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         Ok(())
     }
 
+    /// `lambda`.
+    pub fn damping(&self) -> f64 {
+        self.preconditioner.damping()
+    }
+
+    /// Changes `lambda`. What the last refresh made keeps its own: inverses and systems; in eigenbases the new one counts at once.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] if it is not positive and finite.
+    pub fn set_damping(&mut self, damping: f64) -> Result<(), Error> {
+        check_factors::<T>(damping, 0.0)?;
+        self.preconditioner.set_damping(damping);
+        Ok(())
+    }
+
     /// The Polyak average of a layer's weights, after the first step, if it is kept.
     pub fn average(&self, layer: usize) -> Option<MatRef<'_, T>> {
         let shape = self.layers().get(layer)?.weight_shape();
@@ -144,7 +159,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
                 .map_err(|error| error.in_layer(l))?;
             req = req.or(precondition_scratch(&self.preconditioner, l, gradients[l].rows(), self.par));
         }
-        Ok(req)
+        Ok(req.or(self.preconditioner.gather_scratch(gradients, self.par)))
     }
 
     fn check_ready(&self) -> Result<(), Error> {
@@ -163,6 +178,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         let req = self.check_gradients(out, gradients)?;
         self.check_ready()?;
         let stack = self.memory.stack(req);
+        self.preconditioner.gather(gradients, self.par, stack)?;
         for (l, out) in out.iter_mut().enumerate() {
             precondition(&self.preconditioner, l, out.rb_mut(), Blend::set(T::one()), gradients[l], self.par, stack)?;
         }
@@ -228,6 +244,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         let change = Blend { alpha: number(-learning_rate), beta: number(1.0 - learning_rate * weight_decay) };
         let mu = if self.t < momentum_start { T::zero() } else { number(momentum) };
         let stack = self.memory.stack(req);
+        self.preconditioner.gather(gradients, self.par, stack)?;
         for (l, w) in weights.iter_mut().enumerate() {
             let layer = self.preconditioner.state().layers()[l];
             match self.momentum.get_mut(l) {
@@ -262,8 +279,11 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         }
         let state = self.preconditioner.state();
         check_shape("a", &[state.layers()[layer].outputs(), a.cols()], &a.shape())?;
-        let blocks = state.blocks(layer).map(|block| state.input_factor(block));
-        blocks_cosine(a, b, blocks, damping, self.par)
+        let factors = state.blocks(layer).map(|block| state.input_factor(block));
+        let Some(blocks) = factors.collect::<Option<Vec<_>>>() else {
+            return Err(Error::Missing { what: "an input factor", needed_for: "the metric is made of it" });
+        };
+        blocks_cosine(a, b, blocks.into_iter(), damping, self.par)
     }
 }
 
@@ -278,8 +298,9 @@ fn precondition<T: Element, P: Preconditioner<T>>(
     stack: &mut MemStack,
 ) -> Result<(), Error> {
     let layer = &preconditioner.state().layers()[l];
-    let (gradient, rows) = (with_constant(layer, gradient), layer.factor_error());
-    for (group, block) in preconditioner.state().blocks(l).enumerate() {
+    let (gradient, blocks) = (with_constant(layer, gradient), preconditioner.state().blocks(l));
+    let rows = layer.outputs() / blocks.len();
+    for (group, block) in blocks.enumerate() {
         let range = group * rows..(group + 1) * rows;
         let (out, gradient) = (out.rb_mut().row_range(range.clone()), gradient.row_range(range));
         preconditioner.precondition(block, out, blend, gradient, par, stack)?;
