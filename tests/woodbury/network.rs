@@ -161,10 +161,8 @@ impl<T: Element> Network<T> {
 
     /// This batch's mean gradient in low rank.
     pub fn low_rank(&self, scale: f64) -> Vec<Direction<'_, T>> {
-        let each = |layer: &'_ Seen<T>| -> Direction<'_, T> {
-            Direction::LowRank { batch: layer.batch(), scale: T::from_f64(scale) }
-        };
-        self.layers.iter().map(each).collect()
+        let scale = T::from_f64(scale);
+        self.layers.iter().map(|layer| Direction::LowRank { batch: layer.batch(), scale }).collect()
     }
 
     /// The parts of a vector of `P` values.
