@@ -1,0 +1,4 @@
+//! The exact natural gradient against dense oracles.
+
+mod network;
+mod sums;
