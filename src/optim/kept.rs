@@ -9,7 +9,8 @@ use crate::{Element, Error, Input, Par, View};
 
 /// The layers of a network as batches see them, and how many datapoints, and labels of each, a batch has.
 pub(crate) struct Frame {
-    /// Convolutions with three axes.
+    given: Vec<Layer>,
+    /// The same, convolutions with three axes.
     layers: Vec<Layer>,
     /// Of the convolutions.
     plans: Vec<Option<FactorPlan>>,
@@ -21,10 +22,10 @@ pub(crate) struct Frame {
 impl Frame {
     pub(crate) fn new<T: Element>(layers: &[Layer], datapoints: usize, labels: usize, par: Par) -> Self {
         let volumes = |layer: &Layer| layer.convolution().map_or(*layer, |conv| Layer::conv(conv.volumes()));
-        let layers: Vec<Layer> = layers.iter().map(volumes).collect();
+        let (given, layers): (_, Vec<Layer>) = (layers.to_vec(), layers.iter().map(volumes).collect());
         let plan = |layer: &Layer| layer.convolution().map(|conv| FactorPlan::new::<T>(conv, par));
         let plans = layers.iter().map(plan).collect();
-        Frame { layers, plans, datapoints, rows: datapoints.saturating_mul(labels) }
+        Frame { given, layers, plans, datapoints, rows: datapoints.saturating_mul(labels) }
     }
 
     pub(crate) fn layers(&self) -> &[Layer] {
@@ -39,7 +40,7 @@ impl Frame {
     ) -> Result<Datapoints<'a, '_, T>, Error> {
         let argument = if side == Side::Inputs { "inputs" } else { "errors" };
         let count = if side == Side::Inputs { self.datapoints } else { self.rows };
-        let datapoints = seen.datapoints(argument, side, &self.layers[l], self.plans[l].as_ref())?;
+        let datapoints = seen.datapoints(argument, side, &self.given[l], self.plans[l].as_ref())?;
         seen.check_count(argument, count, &datapoints)?;
         seen.check_finite(argument)?;
         Ok(datapoints)

@@ -308,11 +308,11 @@ impl<T: Element> Preconditioner<T> for FisherFactors<T> {
         let Ok(kept) = self.kept[self.used].layer(&self.frame, block) else { return StackReq::OVERFLOW };
         let Some(rows) = rows else { return sum::scratch(&kept.0, None, par) };
         let [o, i] = self.layers[block].weight_shape();
-        // Any memory of the gradient's shape will do: only sizes are read.
-        let memory = vec![T::zero(); rows * o.max(i)];
-        let views = MatRef::new(&memory[..rows * i], [rows, i])
-            .and_then(|x| MatRef::new(&memory[..rows * o], [rows, o]).map(|e| (x, e)));
-        let batch = views.ok().and_then(|(x, e)| LayerBatch::new(&Layer::dense(i, o).ok()?, x, e).ok());
+        // Only sizes are read: every row may lie in the same place.
+        let zero = [T::zero()];
+        let view = |cols: usize| MatRef::strided(&zero, 0, [rows, cols], [0, 0]);
+        let batch = view(i).and_then(|x| view(o).map(|e| (x, e))).ok();
+        let batch = batch.and_then(|(x, e)| LayerBatch::new(&Layer::dense(i, o).ok()?, x, e).ok());
         batch.map_or(StackReq::OVERFLOW, |batch| sum::scratch(&batch.0, Some(&kept.0), par))
     }
 }

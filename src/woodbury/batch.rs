@@ -11,7 +11,7 @@ use foof_kernels::woodbury::Tensor;
 /// Inputs and errors of one layer for a mini-batch: `N` datapoints of inputs, `R = N C` rows of errors, `C` for each datapoint, one after the
 /// other.
 #[derive(Clone, Copy, Debug)]
-pub struct LayerBatch<'a, T>(pub(super) kernel::Layer<'a, T>);
+pub struct LayerBatch<'a, T>(pub(crate) kernel::Layer<'a, T>);
 
 impl<'a, T: Element> LayerBatch<'a, T> {
     /// `inputs` `x_nt` and `errors` `e_rt = dL_r/ds_rt` of `layer`: rows `[N, i]` and `[R, o]`, with `T` positions `[N T, i]` or `[N, T, i]`, of a
