@@ -50,6 +50,7 @@ pub mod fisher;
 pub mod inverse;
 pub mod kronecker;
 pub mod labels;
+pub mod laplace;
 pub mod layer;
 pub mod optim;
 pub mod product;

@@ -18,7 +18,7 @@ mod compare;
 mod ekfac;
 mod factors;
 mod foof;
-mod kept;
+pub(crate) mod kept;
 mod kfac;
 mod moments;
 mod natural;

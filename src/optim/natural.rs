@@ -2,6 +2,7 @@
 
 use super::activations::Observation;
 use super::kept::{Frame, Kept};
+use super::optimizer::with_constant;
 use super::options::{Order, Schedule, StepOptions, check_factors};
 use super::preconditioner::{Entry, Preconditioner, State};
 use super::systems::Systems;
@@ -320,7 +321,7 @@ impl<T: Element> Preconditioner<T> for FisherFactors<T> {
 /// A gradient as a direction. Rows of a low-rank one are what they are, whatever positions they come from.
 fn direction<'a, T: Element>(layer: &Layer, gradient: Gradient<'a, T>) -> Result<Direction<'a, T>, Error> {
     let outputs = layer.outputs();
-    Ok(match gradient {
+    Ok(match with_constant(layer, gradient) {
         Gradient::Matrix(u) => Direction::Matrix(u),
         Gradient::LowRank { inputs, errors, scale } => Direction::LowRank {
             batch: LayerBatch::new(&Layer::dense(inputs.cols(), outputs)?, inputs, errors)?,

@@ -330,7 +330,7 @@ fn check_form<T: Element>(layer: &Layer, gradient: Gradient<'_, T>) -> Result<()
 }
 
 /// The gradient with the constant 1 that a layer's bias sees.
-fn with_constant<'a, T: Element>(layer: &Layer, gradient: Gradient<'a, T>) -> Gradient<'a, T> {
+pub(super) fn with_constant<'a, T: Element>(layer: &Layer, gradient: Gradient<'a, T>) -> Gradient<'a, T> {
     match layer.bias() {
         Bias::With => gradient.with_constant(layer.factor_input()),
         Bias::Without => gradient,

@@ -76,7 +76,7 @@ impl Net {
         batch.collect::<Result<_, _>>().expect("a batch")
     }
 
-    fn observations<'a>(&self, inputs: &'a [Tensor], errors: &'a [Tensor]) -> Vec<Observation<'a, f64>> {
+    pub fn observations<'a>(&self, inputs: &'a [Tensor], errors: &'a [Tensor]) -> Vec<Observation<'a, f64>> {
         let layers = self.layers.iter().zip(inputs.iter().zip(errors));
         let seen = layers.map(|(layer, (x, e))| match layer.convolution() {
             Some(_) => Observation::new(x.images()).with_errors(e.images()),
