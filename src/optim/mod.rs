@@ -13,6 +13,7 @@
 //! An error leaves weights and state as they were.
 
 mod activations;
+mod adaptive;
 mod blocks;
 mod compare;
 mod ekfac;
@@ -30,6 +31,7 @@ mod systems;
 
 pub use crate::kronecker::Gradient;
 pub use activations::{Activations, Observation};
+pub use adaptive::{LevenbergMarquardt, ModelStep, QuadraticModel, reduction_ratio};
 pub use compare::{cosine, metric_cosine};
 pub use ekfac::{EkfacFactors, EkfacOptions};
 pub use foof::{FoofDamping, FoofFactors, FoofOptions, FoofScale};

@@ -319,7 +319,7 @@ impl<T: Element> Preconditioner<T> for FisherFactors<T> {
 }
 
 /// A gradient as a direction. Rows of a low-rank one are what they are, whatever positions they come from.
-fn direction<'a, T: Element>(layer: &Layer, gradient: Gradient<'a, T>) -> Result<Direction<'a, T>, Error> {
+pub(super) fn direction<'a, T: Element>(layer: &Layer, gradient: Gradient<'a, T>) -> Result<Direction<'a, T>, Error> {
     let outputs = layer.outputs();
     Ok(match with_constant(layer, gradient) {
         Gradient::Matrix(u) => Direction::Matrix(u),
