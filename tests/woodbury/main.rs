@@ -1,4 +1,8 @@
 //! The exact natural gradient against dense oracles.
 
+mod errors;
+mod forms;
+mod golden;
 mod network;
+mod solve;
 mod sums;
