@@ -16,6 +16,8 @@ pub struct Layer<'a, T> {
     bias: Bias,
 }
 
+// Views are copied, and a box would allocate.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Copy, Debug)]
 enum Kind<'a, T> {
     Shared { x: View<'a, T, 3>, e: View<'a, T, 3> },
