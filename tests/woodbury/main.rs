@@ -3,6 +3,7 @@
 mod errors;
 mod forms;
 mod golden;
+mod memory;
 mod network;
 mod solve;
 mod sums;
