@@ -90,6 +90,8 @@ fn counts([n, r]: [usize; 2], inputs: &[usize], errors: &[usize]) -> Result<(), 
 }
 
 /// One layer's part of a vector `u` in the space of all weights.
+// Views are copied, and a box would allocate.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Copy, Debug)]
 pub enum Direction<'a, T> {
     /// `U_l`, of the weights' shape.

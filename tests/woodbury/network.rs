@@ -3,7 +3,8 @@
 use foof::convolution::{Axis, Conv, FeatureOrder};
 use foof::layer::Layer;
 use foof::woodbury::{Direction, LayerBatch};
-use foof::{Bias, Element, MatMut, MatRef, View};
+use foof::{Bias, Element, MatMut, MatRef, Par, View};
+use foof_kernels::woodbury as kernel;
 use foof_oracle::fisher::{concatenated, datapoints, gradients, with_one};
 use foof_oracle::unfold::{Convolution, Order, group, positions_first};
 use foof_oracle::{Dense, Random};
@@ -92,6 +93,22 @@ impl<T: Element> Seen<T> {
         made.expect("the layer's shapes")
     }
 
+    /// The same for the kernels.
+    pub fn kernel(&self) -> kernel::Layer<'_, T> {
+        let [x, e] = self.kind.lens();
+        match (self.kind, self.layer.convolution()) {
+            (Kind::Conv { .. }, Some(conv)) => {
+                let x = View::new(&self.x, [self.n, x[0], 1, x[1], x[2]]).expect("the shape");
+                kernel::Layer::conv(x, View::new(&self.e, [self.rows, e[0], 1, e[1], e[2]]).expect("the shape"), *conv)
+            }
+            _ => {
+                let x = View::new(&self.x, [self.n, x[0], x[1]]).expect("the shape");
+                let e = View::new(&self.e, [self.rows, e[0], e[1]]).expect("the shape");
+                kernel::Layer::shared(x, e, self.layer.bias())
+            }
+        }
+    }
+
     pub fn shape(&self) -> [usize; 2] {
         self.layer.weight_shape()
     }
@@ -157,6 +174,25 @@ impl<T: Element> Network<T> {
 
     pub fn rows(&self) -> usize {
         self.layers[0].rows
+    }
+
+    /// Roundings of a term in each of the three sums, for a `u` of matrices or of another batch's rows: the most of any layer, one more for each
+    /// further layer. A low-rank `u` may be formed first.
+    pub fn depths(&self, other: Option<&Network<T>>, par: Par) -> [usize; 3] {
+        let mut most = [0; 3];
+        for (l, layer) in self.layers.iter().enumerate() {
+            let (layer, other) = (layer.kernel(), other.map(|other| other.layers[l].kernel()));
+            let formed = other.map_or(0, |other| {
+                kernel::sum::depth(&other, None, par) + kernel::dots::low_rank_depth(&layer, &other, par)
+            });
+            let depths = [
+                kernel::dots::depth(&layer, par) + formed,
+                kernel::gram::depth(&layer, kernel::gram::Form::of(&layer), par),
+                kernel::sum::depth(&layer, other.as_ref(), par),
+            ];
+            most = std::array::from_fn(|sum| most[sum].max(depths[sum]));
+        }
+        most.map(|depth| depth + self.layers.len())
     }
 
     /// This batch's mean gradient in low rank.

@@ -1,7 +1,7 @@
 //! What a layer saw of a mini-batch, and how its rows become operands.
 
-use crate::conv::Conv;
 use crate::conv::patches::{Index, Patches};
+use crate::conv::{Conv, FeatureOrder};
 use crate::covariance::Bias;
 use crate::element::Element;
 use crate::engine::kernels::Kernels;
@@ -16,6 +16,8 @@ pub struct Layer<'a, T> {
     bias: Bias,
 }
 
+// Views are copied, and a box would allocate.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Copy, Debug)]
 enum Kind<'a, T> {
     Shared { x: View<'a, T, 3>, e: View<'a, T, 3> },
@@ -172,6 +174,22 @@ impl<'a, T: Element> Block<'a, T> {
     /// Whether packing makes an operand much larger than it is: then none is packed whole.
     pub(crate) fn streamed(&self) -> bool {
         matches!(self.x, Rows::Patches(..))
+    }
+
+    /// The geometry of a convolution.
+    pub(crate) fn conv(&self) -> Option<&Conv> {
+        match &self.x {
+            Rows::Patches(_, conv) => Some(conv),
+            _ => None,
+        }
+    }
+
+    /// With the features of a convolution by tap, then channel, which is how patches pack best.
+    pub(crate) fn by_tap(self) -> Self {
+        match self.x {
+            Rows::Patches(x, conv) => Block { x: Rows::Patches(x, conv.with_order(FeatureOrder::TapsChannel)), ..self },
+            _ => self,
+        }
     }
 
     /// The inputs, with the constant 1 of a bias.

@@ -2,7 +2,10 @@
 
 use super::layer::{Layer, Stacked, Weighted, Weights};
 use crate::conv::patches::Index;
+use crate::conv::product::by_tap;
+use crate::conv::store::StoreTensor;
 use crate::element::Element;
+use crate::elementwise;
 use crate::engine::epilogue::{Blend, Epilogue, Shared, Store, Tile, blend_line};
 use crate::engine::pack::Pack;
 use crate::engine::{self, Engine};
@@ -39,20 +42,26 @@ pub fn sum<T: Element>(
         let rows = block.outputs();
         let out = out.rb_mut().row_range(rows.clone());
         let base = base.map(|base| base.row_range(rows));
-        let other = second.map(|second| (second.0.block(g), second.1));
-        let e = Weighted { block, weights: term.1 };
-        let x = block.inputs(Index::Features);
+        let features = block.by_tap();
+        let other = second.map(|second| (second.0.block(g).by_tap(), second.1));
+        let (e, x) = (Weighted { block, weights: term.1 }, features.inputs(Index::Features));
         let more = other.map(|(block, weights)| (Weighted { block, weights }, block.inputs(Index::Features)));
-        let run = |e: &dyn Pack<T>, x: &dyn Pack<T>| {
-            let (left, right, out, base) = match transposed {
-                true => (x, e, out_transposed(out), base.map(MatRef::transpose)),
-                false => (e, x, out, base),
-            };
-            // SAFETY: shapes were checked.
-            let epilogue = unsafe { StoreFrom::new(out, base, blend) };
-            match block.streamed() {
-                true => Engine::streamed(left, right, &epilogue, par).run(stack),
-                false => Engine::product(left, right, &epilogue, par).run(stack),
+        let run = |e: &dyn Pack<T>, x: &dyn Pack<T>| match block.conv() {
+            Some(conv) => {
+                let (out, blend) = based(out, base, blend, par);
+                let (out, last) = by_tap(out, conv);
+                // SAFETY: the product is the group's rows by the features, and one where there is a bias.
+                let epilogue = unsafe { StoreTensor::new(out, last, blend) };
+                Engine::streamed(e, x, &epilogue, par).run(stack);
+            }
+            None => {
+                let (left, right, out, base) = match transposed {
+                    true => (x, e, out.transpose(), base.map(MatRef::transpose)),
+                    false => (e, x, out, base),
+                };
+                // SAFETY: shapes were checked.
+                let epilogue = unsafe { StoreFrom::new(out, base, blend) };
+                Engine::product(left, right, &epilogue, par).run(stack);
             }
         };
         match &more {
@@ -62,8 +71,20 @@ pub fn sum<T: Element>(
     }
 }
 
-fn out_transposed<T>(out: MatMut<'_, T>) -> MatMut<'_, T> {
-    out.transpose()
+/// `out` with `beta base` in it, and how a product is then blended.
+fn based<'a, T: Element>(
+    mut out: MatMut<'a, T>,
+    base: Option<MatRef<'_, T>>,
+    blend: Blend<T>,
+    par: Par,
+) -> (MatMut<'a, T>, Blend<T>) {
+    match base.filter(|_| blend.beta != T::zero()) {
+        None => (out, blend),
+        Some(base) => {
+            elementwise::blend(out.rb_mut(), Blend::set(blend.beta), base, par);
+            (out, Blend::add(blend.alpha))
+        }
+    }
 }
 
 fn sizes<T: Element>(layer: &Layer<'_, T>, second: Option<&Layer<'_, T>>) -> ([usize; 3], bool) {
