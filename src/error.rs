@@ -48,6 +48,18 @@ pub enum Error {
         /// The first such element.
         index: Vec<usize>,
     },
+    /// A datapoint whose label or probabilities cannot be.
+    #[error("{argument}, row {row}: {value}: expected {expected}")]
+    Row {
+        /// The argument.
+        argument: &'static str,
+        /// The datapoint.
+        row: usize,
+        /// What was found: the label, the probability, or the sum of a row.
+        value: f64,
+        /// What is allowed.
+        expected: &'static str,
+    },
     /// A batch without datapoints or positions: its mean is not defined.
     #[error("{argument}: an empty batch of shape {shape:?}")]
     EmptyBatch {

@@ -8,7 +8,7 @@
 //!
 //! # Modules
 //! [`covariance`] and, for convolutions, [`convolution`] form the factors, [`inverse`] and [`eigen`] prepare them, [`damping`] chooses how they are damped, [`kronecker`]
-//! applies them to gradients, and [`optim`] holds the optimisers built from these. [`product`] is the matrix product under all of them.
+//! applies them to gradients, [`woodbury`] solves with the exact Fisher matrix, and [`optim`] holds the optimisers built from these. [`product`] is the matrix product under all of them.
 //!
 //! Operations that need memory take a `MemStack` of the size that their `*_scratch` twin reports; their `*_alloc` twins allocate.
 //! Shape and parameter errors leave outputs as they were.
@@ -46,12 +46,17 @@ pub mod damping;
 mod dense;
 pub mod eigen;
 mod error;
+pub mod fisher;
 pub mod inverse;
 pub mod kronecker;
+pub mod labels;
+pub mod laplace;
 pub mod layer;
 pub mod optim;
 pub mod product;
+mod sampler;
 pub mod scaling;
+pub mod woodbury;
 
 pub use dyn_stack::{MemBuffer, MemStack, StackReq};
 pub use error::Error;
@@ -59,6 +64,7 @@ pub use foof_kernels::covariance::{Bias, Sharing};
 pub use foof_kernels::{
     AnyView, Blend, Element, Input, Isa, IsaError, MatMut, MatRef, Par, Triangle, View, ViewError, ViewMut,
 };
+pub use sampler::Sampler;
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]

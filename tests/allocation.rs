@@ -13,6 +13,9 @@ use foof::optim::{
     Preconditioner, Schedule, StepOptions,
 };
 use foof::product::{product, product_scratch};
+use foof::woodbury::{
+    Direction, LayerBatch, Refinement, Woodbury, WoodburyOptions, natural_gradient, natural_gradient_scratch,
+};
 use foof::{Blend, Error, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq, Triangle, View, ViewMut};
 use foof_oracle::{Dense, Random};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -234,6 +237,45 @@ fn small_kernels() {
     }
 }
 
+/// Allocations of a natural gradient once it has run, of the whole solve and with a kept factor: a convolution, a layer that shares weights, a dense
+/// one.
+fn natural_gradients(par: Par) -> [usize; 2] {
+    let conv = Conv::new(16, 16, [Axis::new(8, 3).padding(1), Axis::new(8, 3).padding(1)]).expect("a convolution");
+    let mut random = Random::new(5);
+    let shared = Layer::dense(20, 8).and_then(|layer| layer.with_positions(3)).expect("a layer").with_bias();
+    let layers = [Layer::conv(conv), shared, Layer::dense(300, 40).expect("a layer")];
+    let tensors: [[Vec<f32>; 2]; 3] =
+        [[1024, 1024], [60, 24], [300, 40]].map(|lens| lens.map(|len| values(&mut random, [10, len])));
+    let images = [0, 1].map(|side| View::new(&tensors[0][side], [10, 16, 8, 8]).expect("the shape"));
+    let rows = |l: usize, side: usize, d: usize| MatRef::new(&tensors[l][side], [tensors[l][side].len() / d, d]);
+    let batch = [
+        LayerBatch::new(&layers[0], images[0], images[1]),
+        LayerBatch::new(&layers[1], rows(1, 0, 20).expect("the shape"), rows(1, 1, 8).expect("the shape")),
+        LayerBatch::new(&layers[2], rows(2, 0, 300).expect("the shape"), rows(2, 1, 40).expect("the shape")),
+    ]
+    .map(|batch| batch.expect("the layers' shapes"));
+    let u = batch.map(|batch| Direction::LowRank { batch, scale: 0.1 });
+    let mut out = batch.map(|batch| vec![0.0f32; batch.weight_shape().iter().product()]);
+    let [a, b, c] = &mut out;
+    let mut out = [(a, 0), (b, 1), (c, 2)]
+        .map(|(out, l): (&mut Vec<f32>, usize)| MatMut::new(out, batch[l].weight_shape()).expect("the shape"));
+    let options = WoodburyOptions { refinement: Refinement::Once, ..WoodburyOptions::new(0.5) };
+    let req = natural_gradient_scratch(&batch, &u, &options, par);
+    let mut memory = MemBuffer::new(req);
+    let mut kept = Woodbury::new_alloc(&batch, &options, par).expect("definite");
+    let mut once = |memory: &mut MemBuffer| {
+        natural_gradient(&mut out, &batch, &u, &options, par, MemStack::new(memory)).expect("definite");
+    };
+    once(&mut memory);
+    let whole = count(|| once(&mut memory));
+    let mut again = |memory: &mut MemBuffer| {
+        kept.refactor(&batch, &options, par, MemStack::new(memory)).expect("definite");
+        kept.solve(&mut out, &batch, &u, par, MemStack::new(memory)).expect("the same batch");
+    };
+    again(&mut memory);
+    [whole, count(|| again(&mut memory))]
+}
+
 /// One test, so that no other runs beside it.
 #[test]
 fn steady_state_allocates_nothing() {
@@ -273,6 +315,7 @@ fn steady_state_allocates_nothing() {
                 let ekfac = [steps(make), image_steps(make)];
                 (kernels(par), convolutions(par), foof, kfac, exact, ekfac)
             });
+            assert_eq!(pool.install(|| natural_gradients(par)), [0; 2], "{what}: natural gradients");
             assert_eq!(kernels, [0; 3], "{what}: product, inverse, list of inverses");
             assert_eq!(convolutions, [0; 5], "{what}: products and factors of a convolution");
             assert_eq!(foof, [0, 0], "{what}: FOOF");

@@ -4,6 +4,8 @@
 mod data;
 #[path = "../../examples/roofline/jobs.rs"]
 mod jobs;
+#[path = "../../examples/roofline/natural.rs"]
+mod natural;
 #[path = "../../examples/roofline/ours.rs"]
 mod ours;
 
@@ -26,6 +28,8 @@ pub enum Family {
     Inverse,
     /// Eigendecompositions.
     Eigen,
+    /// Natural gradients.
+    Woodbury,
 }
 
 impl Family {
@@ -38,6 +42,7 @@ impl Family {
             | Job::Moments { .. } => Family::Covariance,
             Job::Product { .. } | Job::Foof { .. } | Job::FoofLowRank { .. } | Job::Kfac { .. } => Family::Product,
             Job::Eigen { .. } => Family::Eigen,
+            Job::Woodbury { .. } | Job::ConvWoodbury { .. } => Family::Woodbury,
             Job::Inverse { .. } | Job::Batched { .. } | Job::Cholesky { .. } | Job::Solve { .. } => Family::Inverse,
         }
     }

@@ -87,6 +87,7 @@ pub fn work(job: Job, ours: Par) -> Option<Work> {
             })
         }
         Job::CovarianceBf16 { .. } | Job::CovarianceReduce { .. } | Job::Moments { .. } => return None,
+        Job::Woodbury { .. } | Job::ConvWoodbury { .. } => return None,
     };
     Some(work)
 }

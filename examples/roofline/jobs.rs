@@ -84,7 +84,14 @@ pub enum Job {
     FoofLowRank { m: usize, o: usize, i: usize },
     /// `W <- W - rate Q U P`.
     Kfac { o: usize, i: usize },
+    /// `(F + damping I)^-1 u` of the network of [`MLP`] for `n` datapoints, `u` kept as `m` rows, or as matrices.
+    Woodbury { n: usize, m: Option<usize> },
+    /// The same of one convolution, `u` a matrix.
+    ConvWoodbury { images: Images },
 }
+
+/// Sizes of the layers of the network that natural gradients are measured on.
+pub const MLP: [usize; 5] = [784, 1000, 1000, 1000, 10];
 
 impl Job {
     /// Every job, in the order of the table.
@@ -114,6 +121,9 @@ impl Job {
         jobs.extend(layers.map(|(o, i)| Job::Foof { o, i }));
         jobs.extend([(1000, 784), (1000, 1000)].map(|(o, i)| Job::FoofLowRank { m: 100, o, i }));
         jobs.extend(layers.map(|(o, i)| Job::Kfac { o, i }));
+        jobs.extend([100, 1000, 4000].map(|n| Job::Woodbury { n, m: Some(100) }));
+        jobs.extend([100, 1000, 4000].map(|n| Job::Woodbury { n, m: None }));
+        jobs.push(Job::ConvWoodbury { images: Images::new(128, 64, 16, 3, 1) });
         jobs
     }
 
@@ -137,6 +147,9 @@ impl Job {
             Job::Foof { .. } => "foof_product",
             Job::FoofLowRank { .. } => "foof_product_lowrank",
             Job::Kfac { .. } => "kfac_product",
+            Job::Woodbury { m: Some(_), .. } => "woodbury",
+            Job::Woodbury { m: None, .. } => "woodbury_matrix",
+            Job::ConvWoodbury { .. } => "woodbury_conv",
         }
     }
 
@@ -145,7 +158,12 @@ impl Job {
         match self {
             Job::Covariance { n, d, .. } | Job::CovarianceBf16 { n, d } => format!("N={n} d={d}"),
             Job::CovarianceReduce { n, t, d } => format!("N={n} T={t} d={d}"),
-            Job::ConvCovariance { images: Images { n, c, h, k, p, s, groups }, .. } => {
+            Job::Woodbury { n, m } => {
+                let rows = m.map_or(String::new(), |m| format!(" M={m}"));
+                format!("N={n}{rows} mlp784-1000x3-10")
+            }
+            Job::ConvWoodbury { images: Images { n, c, h, k, p, s, groups } }
+            | Job::ConvCovariance { images: Images { n, c, h, k, p, s, groups }, .. } => {
                 let stride = if s > 1 { format!(" s={s}") } else { String::new() };
                 let groups = if groups > 1 { format!(" g={groups}") } else { String::new() };
                 format!("N={n} C={c} H={h} k={k} p={p}{stride}{groups}")
@@ -181,6 +199,20 @@ impl Job {
             Job::Foof { o, i } => 2.0 * f(o) * f(i) * f(i),
             Job::FoofLowRank { m, o, i } => 2.0 * f(m) * f(i) * (f(i) + f(o)),
             Job::Kfac { o, i } => 2.0 * f(o) * f(i) * (f(o) + f(i)),
+            // A low-rank step (1), a symmetric Gram matrix, its factor, one product.
+            Job::Woodbury { n, m } => {
+                let sides: f64 = MLP.windows(2).map(|w| f(w[0] + w[1])).sum();
+                let weights: f64 = MLP.windows(2).map(|w| f(w[0]) * f(w[1])).sum();
+                let dots = m.map_or(2.0 * f(n) * weights, |m| 2.0 * f(n) * f(m) * sides);
+                let sum = 2.0 * f(n + m.unwrap_or(0)) * weights;
+                dots + f(n) * f(n) * sides + f(n).powi(3) / 3.0 + sum
+            }
+            // Gradients once more than the dots and the sum; half of all their products.
+            Job::ConvWoodbury { images } => {
+                let conv = images.conv();
+                let weights = f(conv.features()) * f(conv.out_channels());
+                f(images.n) * weights * (6.0 * f(conv.positions()) + f(images.n)) + f(images.n).powi(3) / 3.0
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 mod data;
 mod faer_peer;
 mod jobs;
+mod natural;
 mod ours;
 mod report;
 mod timing;

@@ -2,6 +2,7 @@
 
 use super::data::{DAMPING, RATE, covariance_matrices, covariance_matrix, dense, uniform};
 use super::jobs::{Images, Job};
+use super::natural;
 use dyn_stack::{MemBuffer, MemStack, StackReq};
 use foof_kernels::batched::{self, Dampings, eigen};
 use foof_kernels::conv::{self, ConvSpec, Plan};
@@ -104,6 +105,8 @@ pub fn work(job: Job, par: Par) -> Work {
                 product(mat_mut(&mut w, [o, i]), Blend::add(-RATE), mat(&q, [o, o]), mat(&up, [o, i]), par, stack);
             })
         }
+        Job::Woodbury { n, m } => natural::network(n, m, par),
+        Job::ConvWoodbury { images } => natural::convolution(images, par),
     }
 }
 

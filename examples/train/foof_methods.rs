@@ -1,20 +1,19 @@
-//! The two second-order methods: what it takes to train a network of one's own with foof's optimisers.
+//! The second-order methods: what it takes to train a network of one's own with foof's optimisers.
 
 use foof::layer::Layer;
 use foof::optim::{
-    Activations, Foof, FoofOptions, Gradient, Kfac, KfacOptions, Observation, Optimizer, Preconditioner, Schedule,
-    StepOptions,
+    FisherBlocks, Foof, FoofOptions, Gradient, Kfac, KfacOptions, NaturalGradient, NaturalGradientOptions, Observation,
+    Optimizer, Preconditioner, Schedule, StepOptions,
 };
 use foof::{Blend, MatMut, MatRef};
 
 use crate::Result;
 use crate::architecture::{Architecture, Bias, Map};
 use crate::methods::Method;
-use crate::network::{Errors, Inputs, LayerView, Network, outputs_of};
+use crate::network::{Errors, Inputs, LayerView, Network};
 use crate::products::Workspace;
-use crate::random::{Purpose, Rng, rng};
+use crate::sampling::{Labels, Sampling};
 use crate::settings::Settings;
-use crate::task::Task;
 use crate::training::Problem;
 
 /// Mini-batches observed before training, as in the paper.
@@ -43,12 +42,32 @@ pub fn kfac(problem: &Problem, settings: &Settings, seed: u64) -> Result<Box<dyn
         ..KfacOptions::default()
     };
     let optimizer = Kfac::<f32>::new(&layers(&problem.architecture)?, options, problem.par)?;
-    let sampling = Sampling {
-        task: problem.task,
-        rng: rng(seed, Purpose::Labels),
-        errors: Errors::new(&problem.architecture, problem.batch),
-    };
+    let (batch, labels) = (problem.batch, Labels::Sampled);
+    let sampling = Sampling::new(problem.task, &problem.architecture, batch, batch, labels, seed);
     Ok(Box::new(Preconditioned { optimizer, sampling: Some(sampling), gradients: gradients(&problem.architecture) }))
+}
+
+/// The exact natural gradient of each step's own mini-batch: its system `lambda I + G^T G` is formed and factored before the step.
+pub fn natural(
+    problem: &Problem,
+    settings: &Settings,
+    seed: u64,
+    blocks: FisherBlocks,
+    labels: Labels,
+) -> Result<Box<dyn Method>> {
+    let Problem { task, architecture, batch, fisher_batch, .. } = problem;
+    let sampling = Sampling::new(*task, architecture, *batch, *fisher_batch, labels, seed);
+    let defaults = NaturalGradientOptions::new(*fisher_batch);
+    let options = NaturalGradientOptions {
+        damping: settings.damping,
+        blocks,
+        labels: sampling.count(),
+        schedule: Schedule { initial: 0, ..defaults.schedule },
+        step: step_options(settings),
+        ..defaults
+    };
+    let optimizer = NaturalGradient::<f32>::new(&layers(architecture)?, options, problem.par)?;
+    Ok(Box::new(Preconditioned { optimizer, sampling: Some(sampling), gradients: gradients(architecture) }))
 }
 
 /// The network's layers as foof knows them. A convolution's geometry says whether it has a bias.
@@ -84,21 +103,6 @@ fn step_options(settings: &Settings) -> StepOptions {
     StepOptions { learning_rate: settings.learning_rate, momentum: settings.momentum, ..StepOptions::default() }
 }
 
-/// The errors of labels that the model itself would give.
-struct Sampling {
-    task: Task,
-    rng: Rng,
-    errors: Errors,
-}
-
-impl Sampling {
-    /// Samples labels for the mini-batch in the network, and backpropagates their errors.
-    fn draw(&mut self, network: &Network, workspace: &mut Workspace) -> Result {
-        self.task.sample_errors(network, &mut self.rng, &mut self.errors);
-        network.backward(&mut self.errors, workspace)
-    }
-}
-
 /// One of foof's optimisers, with the errors that it observes, if it does.
 struct Preconditioned<P> {
     optimizer: Optimizer<f32, P>,
@@ -109,18 +113,11 @@ struct Preconditioned<P> {
 
 /// What a layer shows to the optimiser: its inputs, and its errors where they are sampled.
 fn observation<'a>(sampling: &'a Option<Sampling>, layer: usize, inputs: Inputs<'a>) -> Result<Observation<'a, f32>> {
-    let read: Activations<'a, f32> = match inputs {
-        Inputs::Dense { rows, .. } => rows.into(),
-        Inputs::Images { images, .. } => images.into(),
-    };
-    let Some(sampling) = sampling else { return Ok(Observation::new(read)) };
-    let n = inputs.count();
-    let errors = sampling.errors.layer(layer, n);
-    let errors: Activations<'a, f32> = match inputs {
-        Inputs::Dense { .. } => matrix(errors, n)?.into(),
-        Inputs::Images { conv, .. } => outputs_of(conv, errors, n)?.into(),
-    };
-    Ok(Observation::new(read).with_errors(errors))
+    match (sampling, inputs) {
+        (Some(sampling), _) => sampling.observation(layer, inputs),
+        (None, Inputs::Dense { rows, .. }) => Ok(Observation::new(rows)),
+        (None, Inputs::Images { images, .. }) => Ok(Observation::new(images)),
+    }
 }
 
 /// Errors of a dense layer as `[n, outputs]`.
@@ -130,7 +127,7 @@ fn matrix(errors: &[f32], n: usize) -> Result<MatRef<'_, f32>> {
 
 impl<P: Preconditioner<f32>> Method for Preconditioned<P> {
     fn initial_observations(&self) -> usize {
-        INITIAL_OBSERVATIONS
+        self.optimizer.schedule().initial
     }
 
     fn observe(&mut self, network: &Network, workspace: &mut Workspace) -> Result {
@@ -144,7 +141,10 @@ impl<P: Preconditioner<f32>> Method for Preconditioned<P> {
     }
 
     fn start(&mut self) -> Result {
-        Ok(self.optimizer.refresh()?)
+        match self.initial_observations() {
+            0 => Ok(()),
+            _ => Ok(self.optimizer.refresh()?),
+        }
     }
 
     fn step(&mut self, network: &mut Network, errors: &Errors, workspace: &mut Workspace) -> Result {

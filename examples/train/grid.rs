@@ -34,7 +34,7 @@ pub fn tables(runs: &[Run]) -> String {
 }
 
 fn table(method: MethodKind, runs: &[&Run]) -> String {
-    let (name, second): (_, fn(&Settings) -> f64) = match method.has_factors() {
+    let (name, second): (_, fn(&Settings) -> f64) = match method.is_damped() {
         true => ("damping", |settings| settings.damping),
         false => ("momentum", |settings| settings.momentum),
     };

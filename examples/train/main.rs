@@ -1,4 +1,4 @@
-//! Trains a network with SGD+momentum, Adam, K-FAC and FOOF from one initialisation, and compares them per step and
+//! Trains a network with SGD+momentum, Adam, K-FAC, FOOF and the exact natural gradient from one initialisation, and compares them per step and
 //! per second: `cargo run --release --example train -- --help`.
 //!
 //! Read [`foof_methods`] first: it is what a program of one's own needs. The order of the rest:
@@ -8,7 +8,7 @@
 //! | [`options`], [`settings`] | the command line; the methods, their default settings and grids |
 //! | [`curves`], [`idx`], [`data`] | images: generated, read, batched |
 //! | [`task`], [`architecture`], [`network`], [`activation`], [`products`] | the network, its loss, its products on foof's engine |
-//! | [`methods`], [`foof_methods`] | the four methods |
+//! | [`methods`], [`foof_methods`], [`sampling`] | the methods, and the labels that the Fisher matrix is made of |
 //! | [`training`], [`grid`] | the runs |
 //! | [`progress`], [`report`], [`plot`] | what a user sees of them |
 
@@ -27,6 +27,7 @@ mod products;
 mod progress;
 mod random;
 mod report;
+mod sampling;
 mod settings;
 mod task;
 mod training;
@@ -140,6 +141,7 @@ fn problem(options: &Options) -> Result<Problem> {
         batch,
         steps: options.steps(images),
         par: Par::all(),
+        fisher_batch: options.fisher_batch.unwrap_or(batch),
         train,
     })
 }

@@ -18,7 +18,9 @@ Examples:
   cargo run --release --example train -- --method foof --damping 0.1 --learning-rate 0.03
       one method with settings of your own
   cargo run --release --example train -- --method kfac,foof --period 1 --observe 1
-      factors inverted at every step: what would the best preconditioner bring?";
+      factors inverted at every step: what would the best preconditioner bring?
+  cargo run --release --example train -- --data path/to/mnist --method natural,natural-full,natural-block
+      the exact natural gradient: labels sampled, all labels, and each layer by itself";
 
 /// Trains a network with SGD+momentum, Adam, K-FAC and FOOF from one initialisation, and compares them.
 ///
@@ -70,12 +72,13 @@ pub struct Options {
     #[arg(long, value_parser = fraction, allow_negative_numbers = true, value_name = "MU")]
     pub momentum: Option<f64>,
 
-    /// Damping lambda of K-FAC and FOOF: small values trust the factors, large ones turn the methods towards SGD
+    /// Damping lambda of K-FAC, FOOF and the natural gradient: small values trust the factors, large ones turn the methods towards SGD
     /// [default: each method's own]
     #[arg(long, value_parser = positive, allow_negative_numbers = true, value_name = "LAMBDA")]
     pub damping: Option<f64>,
 
-    /// Steps between two refreshes of the inverse factors (the paper's T)
+    /// Steps between two refreshes of the inverse factors (the paper's T); the natural gradient's system is of each step's own
+    /// mini-batch
     #[arg(long, value_parser = count, default_value_t = Settings::PERIOD, value_name = "T")]
     pub period: usize,
 
@@ -86,6 +89,10 @@ pub struct Options {
     /// Decay m of the factors' moving average: 0 keeps the last mini-batch only
     #[arg(long, value_parser = fraction, default_value_t = Settings::FACTOR_DECAY, value_name = "M")]
     pub factor_decay: f64,
+
+    /// Images of each mini-batch that the natural gradient's Fisher matrix is made of, at most the batch [default: all]
+    #[arg(long, value_parser = count, value_name = "N")]
+    pub fisher_batch: Option<usize>,
 
     /// Seeds of the initial weights, the order of the images and the sampled labels, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1", value_name = "SEEDS")]
@@ -127,6 +134,12 @@ impl Options {
         if self.network == NetworkKind::Cnn && self.data.is_none() {
             return Err("--network cnn needs --data: the generated images of curves have no classes".into());
         }
+        if let Some(images) = self.fisher_batch.filter(|&images| images > self.batch) {
+            return Err(format!("--fisher-batch {images} is more than --batch {}", self.batch));
+        }
+        if self.method.contains(&MethodKind::NaturalFull) && self.data.is_none() {
+            return Err("--method natural-full needs --data: the generated images of curves have no classes".into());
+        }
         if let Some(images) = self.images.filter(|&images| images > Self::MOST_IMAGES) {
             return Err(format!("--images {images} is more than {}", Self::MOST_IMAGES));
         }
@@ -146,9 +159,8 @@ impl Options {
 
     /// The methods to run.
     pub fn methods(&self) -> &[MethodKind] {
-        use MethodKind::{Adam, Foof, Kfac, Sgd};
         match self.method.as_slice() {
-            [] => &[Sgd, Adam, Kfac, Foof],
+            [] => &MethodKind::DEFAULT,
             methods => methods,
         }
     }
@@ -215,7 +227,7 @@ mod tests {
     #[test]
     fn without_arguments_all_methods_run_with_their_best_settings() {
         let options = parse(&[]).unwrap();
-        assert_eq!(options.methods(), MethodKind::value_variants());
+        assert_eq!(options.methods(), MethodKind::DEFAULT);
         for &method in MethodKind::value_variants() {
             assert_eq!(options.settings(method), Settings::best(Task::Autoencoder, method));
         }
@@ -226,7 +238,7 @@ mod tests {
     fn convolutions_are_for_digits() {
         let options = parse(&["--network", "cnn", "--data", "d"]).unwrap();
         assert_eq!(options.task(), Task::ConvolutionalClassifier);
-        assert_eq!(options.methods(), MethodKind::value_variants());
+        assert_eq!(options.methods(), MethodKind::DEFAULT);
     }
 
     #[test]
@@ -239,7 +251,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_the_name_of_the_option() {
-        let cases: [&[&str]; 13] = [
+        let cases: [&[&str]; 15] = [
             &["--damping", "0"],
             &["--damping", "nan"],
             &["--learning-rate", "-1"],
@@ -253,6 +265,8 @@ mod tests {
             &["--images", "1000000000000000000"],
             &["--method", "lbfgs"],
             &["--network", "cnn"],
+            &["--fisher-batch", "101"],
+            &["--method", "natural-full"],
         ];
         for arguments in cases {
             let message = parse(arguments).unwrap_err();

@@ -24,6 +24,9 @@ fn colour(method: MethodKind) -> RGBColor {
         MethodKind::Adam => RGBColor(230, 159, 0),
         MethodKind::Kfac => RGBColor(0, 114, 178),
         MethodKind::Foof => RGBColor(213, 94, 0),
+        MethodKind::Natural => RGBColor(0, 158, 115),
+        MethodKind::NaturalFull => RGBColor(204, 121, 167),
+        MethodKind::NaturalBlock => RGBColor(86, 180, 233),
     }
 }
 

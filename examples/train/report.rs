@@ -60,7 +60,7 @@ pub fn table(problem: &Problem, runs: &[Run]) -> String {
     let sgd_seconds = sgd.map(|(_, group)| mean(group.iter().map(|run| run.step_seconds)));
     for (method, group) in methods {
         let Settings { learning_rate, momentum, damping, .. } = group[0].settings;
-        let damping = if method.has_factors() { damping.to_string() } else { "-".into() };
+        let damping = if method.is_damped() { damping.to_string() } else { "-".into() };
         let mut row = vec![method.name().to_owned(), learning_rate.to_string(), momentum.to_string(), damping];
         row.push(losses(&group));
         let [accuracy, held_out] = accuracies(&group);
@@ -178,7 +178,7 @@ fn json_run(run: &Run) -> Value {
         "seed": run.seed,
         "learning_rate": learning_rate,
         "momentum": momentum,
-        "damping": has_factors.then_some(damping),
+        "damping": run.method.is_damped().then_some(damping),
         "period": has_factors.then_some(period),
         "observe": has_factors.then_some(observe),
         "factor_decay": has_factors.then_some(factor_decay),

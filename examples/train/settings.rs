@@ -14,6 +14,12 @@ pub enum MethodKind {
     Kfac,
     /// FOOF: the input factor alone
     Foof,
+    /// The exact natural gradient, labels sampled from the model
+    Natural,
+    /// The exact natural gradient of all labels (the full Fisher); needs classes
+    NaturalFull,
+    /// The exact natural gradient of each layer by itself, labels sampled
+    NaturalBlock,
 }
 
 impl MethodKind {
@@ -23,7 +29,23 @@ impl MethodKind {
             MethodKind::Adam => "Adam",
             MethodKind::Kfac => "K-FAC",
             MethodKind::Foof => "FOOF",
+            MethodKind::Natural => "natural",
+            MethodKind::NaturalFull => "natural-full",
+            MethodKind::NaturalBlock => "natural-block",
         }
+    }
+
+    /// What runs unless the user says otherwise.
+    pub const DEFAULT: [MethodKind; 4] = [MethodKind::Sgd, MethodKind::Adam, MethodKind::Kfac, MethodKind::Foof];
+
+    /// Whether it is a form of the exact natural gradient.
+    pub fn is_natural(self) -> bool {
+        matches!(self, MethodKind::Natural | MethodKind::NaturalFull | MethodKind::NaturalBlock)
+    }
+
+    /// Whether the method is damped.
+    pub fn is_damped(self) -> bool {
+        self.has_factors() || self.is_natural()
     }
 
     /// Whether the method has factors: damping, a schedule and a factor decay.
@@ -54,7 +76,7 @@ impl Settings {
     /// Each method's defaults on each data set: the best of its grid, or with convolutions of a few trials (SGD and Adam: none), which
     /// `docs/training.md` records.
     pub fn best(task: Task, method: MethodKind) -> Self {
-        use MethodKind::{Adam, Foof, Kfac, Sgd};
+        use MethodKind::{Adam, Foof, Kfac, Natural, NaturalBlock, NaturalFull, Sgd};
         let (learning_rate, momentum, damping) = match (task, method) {
             (Task::Autoencoder, Sgd) => (3e-3, 0.9, 0.0),
             (Task::Autoencoder, Adam) => (1e-3, 0.9, 0.0),
@@ -68,6 +90,8 @@ impl Settings {
             (Task::ConvolutionalClassifier, Adam) => (2e-3, 0.9, 0.0),
             (Task::ConvolutionalClassifier, Kfac) => (1e-2, 0.9, 1e-1),
             (Task::ConvolutionalClassifier, Foof) => (1e-1, 0.9, 3e-1),
+            (Task::Autoencoder, Natural | NaturalFull | NaturalBlock) => (1e-2, 0.9, 1e1),
+            (_, Natural | NaturalFull | NaturalBlock) => (1e-2, 0.9, 1.0),
         };
         Self {
             learning_rate,
@@ -82,17 +106,18 @@ impl Settings {
     /// Every method's grid has the same size: five learning rates by four momenta, or by four dampings
     /// (at momentum 0.9).
     pub fn grid(task: Task, method: MethodKind) -> Vec<Self> {
-        use MethodKind::{Adam, Foof, Kfac, Sgd};
+        use MethodKind::{Adam, Foof, Kfac, Natural, NaturalBlock, NaturalFull, Sgd};
         let best = Self::best(task, method);
         let learning_rates: [f64; 5] = match (task, method) {
             (Task::Autoencoder, Sgd) | (_, Adam) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
             (Task::Classifier | Task::ConvolutionalClassifier, Sgd) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
             (Task::ConvolutionalClassifier, Foof) => [1e-2, 2e-2, 5e-2, 1e-1, 2e-1],
-            (_, Kfac | Foof) => [2e-3, 5e-3, 1e-2, 2e-2, 5e-2],
+            (_, Kfac | Foof | Natural | NaturalFull | NaturalBlock) => [2e-3, 5e-3, 1e-2, 2e-2, 5e-2],
         };
         let seconds: [Self; 4] = match method {
             Sgd | Adam => [0.5, 0.8, 0.9, 0.97].map(|momentum| Self { momentum, ..best }),
             Kfac | Foof => [3e-2, 1e-1, 3e-1, 1.0].map(|damping| Self { damping, ..best }),
+            Natural | NaturalFull | NaturalBlock => [1e-1, 1.0, 1e1, 1e2].map(|damping| Self { damping, ..best }),
         };
         let pair = |settings: Self| learning_rates.map(|learning_rate| Self { learning_rate, ..settings });
         seconds.into_iter().flat_map(pair).collect()

@@ -3,15 +3,17 @@
 use std::time::Instant;
 
 use foof::Par;
+use foof::optim::FisherBlocks;
 
 use crate::Result;
 use crate::architecture::Architecture;
 use crate::data::{Batches, Dataset};
-use crate::foof_methods::{foof, kfac};
+use crate::foof_methods::{foof, kfac, natural};
 use crate::methods::{Adam, Method, Sgd};
 use crate::network::{Errors, Network};
 use crate::products::Workspace;
 use crate::progress::Bar;
+use crate::sampling::Labels;
 use crate::settings::{MethodKind, Settings};
 use crate::task::{Score, Task};
 
@@ -31,6 +33,8 @@ pub struct Problem {
     pub train: Dataset,
     pub held_out: Option<Dataset>,
     pub batch: usize,
+    /// Images of a mini-batch that the natural gradient's Fisher matrix is made of.
+    pub fisher_batch: usize,
     pub steps: usize,
     pub par: Par,
 }
@@ -92,6 +96,9 @@ impl Problem {
             MethodKind::Adam => Box::new(Adam::new(&self.architecture, &settings)),
             MethodKind::Kfac => kfac(self, &settings, seed)?,
             MethodKind::Foof => foof(self, &settings)?,
+            MethodKind::Natural => natural(self, &settings, seed, FisherBlocks::Whole, Labels::Sampled)?,
+            MethodKind::NaturalFull => natural(self, &settings, seed, FisherBlocks::Whole, Labels::All)?,
+            MethodKind::NaturalBlock => natural(self, &settings, seed, FisherBlocks::Diagonal, Labels::Sampled)?,
         };
 
         let probe = PROBE.min(self.train.len());

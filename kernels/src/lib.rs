@@ -17,6 +17,7 @@ pub mod product;
 pub mod schedule;
 mod simd;
 pub mod view;
+pub mod woodbury;
 
 pub use element::{Element, Input};
 pub use engine::epilogue::{Blend, Triangle};

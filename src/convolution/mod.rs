@@ -78,7 +78,7 @@ pub(crate) fn check_images(
 }
 
 /// The images as the kernels take them. Checks their shape.
-fn images<'a, T, const R: usize>(
+pub(crate) fn images<'a, T, const R: usize>(
     argument: &'static str,
     conv: &Conv,
     side: Side,

@@ -124,6 +124,14 @@ impl<T: Element> Preconditioner<T> for EkfacFactors<T> {
         moments.fold(self.factors.observe_scratch(seen, par), StackReq::or)
     }
 
+    fn damping(&self) -> f64 {
+        self.options.damping
+    }
+
+    fn set_damping(&mut self, damping: f64) {
+        self.options.damping = damping;
+    }
+
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
         let c = self.factors.needed_correction()?;
         self.factors.blocks.check_finite(c)?;

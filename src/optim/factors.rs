@@ -232,8 +232,8 @@ impl<T: Element> State<T> for Factors<T> {
         self.extras.iter_mut().for_each(|extra| core::mem::swap(&mut extra.used, &mut extra.prepared));
     }
 
-    fn input_factor(&self, block: usize) -> (MatRef<'_, T>, T) {
-        (self.blocks.running(Side::Input, block), self.correction().unwrap_or(T::one()))
+    fn input_factor(&self, block: usize) -> Option<(MatRef<'_, T>, T)> {
+        Some((self.blocks.running(Side::Input, block), self.correction().unwrap_or(T::one())))
     }
 
     fn entries(&self) -> Vec<Entry<'_, T>> {

@@ -113,6 +113,14 @@ impl<T: Element> Preconditioner<T> for FoofFactors<T> {
         &mut self.factors
     }
 
+    fn damping(&self) -> f64 {
+        self.options.damping
+    }
+
+    fn set_damping(&mut self, damping: f64) {
+        self.options.damping = damping;
+    }
+
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
         let c = self.factors.needed_correction()?;
         let damping = T::from_f64(self.options.damping);

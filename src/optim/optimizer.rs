@@ -1,13 +1,16 @@
 //! The optimiser around a preconditioner.
 
 use super::activations::Observation;
+use super::adaptive::{ModelStep, QuadraticModel};
 use super::compare::blocks_cosine;
-use super::options::{Order, Schedule, StepOptions};
+use super::natural::direction;
+use super::options::{Order, Schedule, StepOptions, check_factors};
 use super::preconditioner::{Preconditioner, State};
 use crate::dense::blend_into;
 use crate::error::{check_parameter, check_shape};
 use crate::kronecker::Gradient;
 use crate::layer::Layer;
+use crate::woodbury::LayerBatch;
 use crate::{Bias, Blend, Element, Error, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq};
 
 /// A preconditioner with schedule, momentum, weight decay and averaging. Memory grows to what the largest mini-batch needs and is then
@@ -103,6 +106,21 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         Ok(())
     }
 
+    /// `lambda`.
+    pub fn damping(&self) -> f64 {
+        self.preconditioner.damping()
+    }
+
+    /// Changes `lambda`. What the last refresh made keeps its own: inverses and systems; in eigenbases the new one counts at once.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] if it is not positive and finite.
+    pub fn set_damping(&mut self, damping: f64) -> Result<(), Error> {
+        check_factors::<T>(damping, 0.0)?;
+        self.preconditioner.set_damping(damping);
+        Ok(())
+    }
+
     /// The Polyak average of a layer's weights, after the first step, if it is kept.
     pub fn average(&self, layer: usize) -> Option<MatRef<'_, T>> {
         let shape = self.layers().get(layer)?.weight_shape();
@@ -144,7 +162,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
                 .map_err(|error| error.in_layer(l))?;
             req = req.or(precondition_scratch(&self.preconditioner, l, gradients[l].rows(), self.par));
         }
-        Ok(req)
+        Ok(req.or(self.preconditioner.gather_scratch(gradients, self.par)))
     }
 
     fn check_ready(&self) -> Result<(), Error> {
@@ -163,6 +181,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         let req = self.check_gradients(out, gradients)?;
         self.check_ready()?;
         let stack = self.memory.stack(req);
+        self.preconditioner.gather(gradients, self.par, stack)?;
         for (l, out) in out.iter_mut().enumerate() {
             precondition(&self.preconditioner, l, out.rb_mut(), Blend::set(T::one()), gradients[l], self.par, stack)?;
         }
@@ -180,6 +199,43 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         gradients: &[Gradient<'_, T>],
         observations: &[Observation<'_, T>],
     ) -> Result<(), Error> {
+        self.advance(weights, gradients, observations, Self::update)
+    }
+
+    /// A step of the schedule as [`step`](Self::step), but for how the weights change: by `delta = alpha D + mu delta_prev`, both from the exact
+    /// quadratic model of the Fisher matrix of `batch` with damping `lambda + l2` (Martens & Grosse 2015, section 7), for any method's `D`.
+    /// With momentum in the options `delta_prev` is the last change, which takes the place of `V`; without, `mu = 0`. Learning rate, `mu` and
+    /// weight decay of the options are not used: add an l2 penalty to the gradients, and name its coefficient `l2`.
+    ///
+    /// The model's change and the losses before and after give the [`reduction_ratio`](super::reduction_ratio), and that
+    /// [`LevenbergMarquardt`](super::LevenbergMarquardt) the next damping.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step); [`Error::Parameter`] for an `l2` that is negative or not finite; as [`QuadraticModel`], where the schedule's
+    /// observations and refreshes of this step are kept and the weights are as they were.
+    pub fn step_by_model(
+        &mut self,
+        weights: &mut [MatMut<'_, T>],
+        gradients: &[Gradient<'_, T>],
+        observations: &[Observation<'_, T>],
+        batch: &[LayerBatch<'_, T>],
+        l2: f64,
+    ) -> Result<ModelStep, Error> {
+        check_parameter("l2", l2, l2 >= 0.0 && l2.is_finite(), "a finite number, not negative")?;
+        check_shape("batch", &[self.layers().len()], &[batch.len()])?;
+        self.advance(weights, gradients, observations, |optimizer, weights, gradients, req| {
+            optimizer.update_by_model(weights, gradients, req, batch, l2)
+        })
+    }
+
+    /// One step of the schedule around an update of the weights.
+    fn advance<R>(
+        &mut self,
+        weights: &mut [MatMut<'_, T>],
+        gradients: &[Gradient<'_, T>],
+        observations: &[Observation<'_, T>],
+        update: impl FnOnce(&mut Self, &mut [MatMut<'_, T>], &[Gradient<'_, T>], StackReq) -> Result<R, Error>,
+    ) -> Result<R, Error> {
         let mut req = self.check_gradients(weights, gradients)?;
         let (observing, refreshing) = (self.schedule.observes(self.t), self.schedule.refreshes(self.t));
         let refresh_first = refreshing && self.schedule.order == Order::RefreshFirst;
@@ -208,11 +264,59 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         if refresh_first {
             self.preconditioner.state_mut().commit();
         }
-        self.update(weights, gradients, req)?;
+        let updated = update(self, weights, gradients, req)?;
         if refreshing && !refresh_first {
             self.preconditioner.state_mut().commit();
         }
         self.t += 1;
+        Ok(updated)
+    }
+
+    /// `delta <- alpha D + mu delta`, `W <- W + delta`, `Wbar` as [`update`](Self::update).
+    fn update_by_model(
+        &mut self,
+        weights: &mut [MatMut<'_, T>],
+        gradients: &[Gradient<'_, T>],
+        req: StackReq,
+        batch: &[LayerBatch<'_, T>],
+        l2: f64,
+    ) -> Result<ModelStep, Error> {
+        let (par, set) = (self.par, Blend::set(T::one()));
+        let stack = self.memory.stack(req);
+        self.preconditioner.gather(gradients, par, stack)?;
+        let layers = self.preconditioner.state().layers().to_vec();
+        let mut directions: Vec<Vec<T>> = layers.iter().map(|layer| vec![T::zero(); layer.weights()]).collect();
+        for (l, d) in directions.iter_mut().enumerate() {
+            let d = MatMut::new(d, layers[l].weight_shape())?;
+            precondition(&self.preconditioner, l, d, set, gradients[l], par, stack)?;
+        }
+        let u: Vec<_> =
+            layers.iter().zip(gradients).map(|(layer, &u)| direction(layer, u)).collect::<Result<_, _>>()?;
+        let previous = if self.momentum.is_empty() { None } else { Some(views(&self.momentum, &layers)?) };
+        let model = QuadraticModel::new(batch, &u, &views(&directions, &layers)?, previous.as_deref(), par)?;
+        let step = model.step_with_momentum(self.preconditioner.damping() + l2)?;
+        for (l, w) in weights.iter_mut().enumerate() {
+            let (d, alpha) = (MatRef::new(&directions[l], layers[l].weight_shape())?, T::from_f64(step.alpha));
+            match self.momentum.get_mut(l) {
+                None => blend_into(w.rb_mut(), Blend::add(alpha), d, par),
+                Some(delta) => {
+                    let mut delta = MatMut::new(delta, layers[l].weight_shape())?;
+                    blend_into(delta.rb_mut(), Blend { alpha, beta: T::from_f64(step.mu) }, d, par);
+                    blend_into(w.rb_mut(), Blend::add(T::one()), delta.as_ref(), par);
+                }
+            }
+            self.follow(l, w.as_ref())?;
+        }
+        Ok(step)
+    }
+
+    /// `Wbar <- xi Wbar + (1 - xi) W` of a layer, if averages are kept.
+    fn follow(&mut self, l: usize, w: MatRef<'_, T>) -> Result<(), Error> {
+        if let (Some(average), Some(cap)) = (self.average.get_mut(l), self.step.polyak) {
+            let xi = T::from_f64((1.0 - 1.0 / (self.t + 1) as f64).min(cap));
+            let blend = Blend { alpha: T::one() - xi, beta: xi };
+            blend_into(MatMut::new(average, w.shape())?, blend, w, self.par);
+        }
         Ok(())
     }
 
@@ -223,12 +327,14 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         gradients: &[Gradient<'_, T>],
         req: StackReq,
     ) -> Result<(), Error> {
-        let StepOptions { learning_rate, momentum, momentum_start, weight_decay, polyak } = self.step;
+        let StepOptions { learning_rate, momentum, momentum_start, weight_decay, .. } = self.step;
         let number = T::from_f64;
         let change = Blend { alpha: number(-learning_rate), beta: number(1.0 - learning_rate * weight_decay) };
         let mu = if self.t < momentum_start { T::zero() } else { number(momentum) };
         let stack = self.memory.stack(req);
+        self.preconditioner.gather(gradients, self.par, stack)?;
         for (l, w) in weights.iter_mut().enumerate() {
+            let stack = self.memory.stack(req);
             let layer = self.preconditioner.state().layers()[l];
             match self.momentum.get_mut(l) {
                 // Without momentum one product changes the weights.
@@ -240,11 +346,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
                     blend_into(w.rb_mut(), change, v.as_ref(), self.par);
                 }
             }
-            if let (Some(average), Some(cap)) = (self.average.get_mut(l), polyak) {
-                let xi = number((1.0 - 1.0 / (self.t + 1) as f64).min(cap));
-                let blend = Blend { alpha: T::one() - xi, beta: xi };
-                blend_into(MatMut::new(average, layer.weight_shape())?, blend, w.as_ref(), self.par);
-            }
+            self.follow(l, w.as_ref())?;
         }
         Ok(())
     }
@@ -262,9 +364,18 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         }
         let state = self.preconditioner.state();
         check_shape("a", &[state.layers()[layer].outputs(), a.cols()], &a.shape())?;
-        let blocks = state.blocks(layer).map(|block| state.input_factor(block));
-        blocks_cosine(a, b, blocks, damping, self.par)
+        let factors = state.blocks(layer).map(|block| state.input_factor(block));
+        let Some(blocks) = factors.collect::<Option<Vec<_>>>() else {
+            return Err(Error::Missing { what: "an input factor", needed_for: "the metric is made of it" });
+        };
+        blocks_cosine(a, b, blocks.into_iter(), damping, self.par)
     }
+}
+
+/// Vectors of the layers' weights as matrices.
+fn views<'a, T: Element>(of: &'a [Vec<T>], layers: &[Layer]) -> Result<Vec<MatRef<'a, T>>, Error> {
+    let views = of.iter().zip(layers).map(|(values, layer)| MatRef::new(values, layer.weight_shape()));
+    Ok(views.collect::<Result<_, _>>()?)
 }
 
 /// `out <- beta out + alpha D` of a layer, block of rows by block of rows.
@@ -278,8 +389,9 @@ fn precondition<T: Element, P: Preconditioner<T>>(
     stack: &mut MemStack,
 ) -> Result<(), Error> {
     let layer = &preconditioner.state().layers()[l];
-    let (gradient, rows) = (with_constant(layer, gradient), layer.factor_error());
-    for (group, block) in preconditioner.state().blocks(l).enumerate() {
+    let (gradient, blocks) = (with_constant(layer, gradient), preconditioner.state().blocks(l));
+    let rows = layer.outputs() / blocks.len();
+    for (group, block) in blocks.enumerate() {
         let range = group * rows..(group + 1) * rows;
         let (out, gradient) = (out.rb_mut().row_range(range.clone()), gradient.row_range(range));
         preconditioner.precondition(block, out, blend, gradient, par, stack)?;
@@ -309,7 +421,7 @@ fn check_form<T: Element>(layer: &Layer, gradient: Gradient<'_, T>) -> Result<()
 }
 
 /// The gradient with the constant 1 that a layer's bias sees.
-fn with_constant<'a, T: Element>(layer: &Layer, gradient: Gradient<'a, T>) -> Gradient<'a, T> {
+pub(super) fn with_constant<'a, T: Element>(layer: &Layer, gradient: Gradient<'a, T>) -> Gradient<'a, T> {
     match layer.bias() {
         Bias::With => gradient.with_constant(layer.factor_input()),
         Bias::Without => gradient,

@@ -49,8 +49,9 @@ pub trait State<T: Element> {
     /// Puts to use what was prepared.
     fn commit(&mut self);
 
-    /// The running input factor of a block, its lower triangle, and the factor `c` that corrects it for its start at zero.
-    fn input_factor(&self, block: usize) -> (MatRef<'_, T>, T);
+    /// The running input factor of a block, its lower triangle, and the factor `c` that corrects it for its start at zero; a method without
+    /// factors has none.
+    fn input_factor(&self, block: usize) -> Option<(MatRef<'_, T>, T)>;
 
     /// The state's numbers.
     fn entries(&self) -> Vec<Entry<'_, T>>;
@@ -111,6 +112,27 @@ pub trait Preconditioner<T: Element>: Sized {
     /// [`Error::Missing`] before anything was observed; [`Error::NotFinite`] for a factor that overflowed; [`Error::NotPositiveDefinite`];
     /// all but the first with the layer.
     fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error>;
+
+    /// `lambda`.
+    fn damping(&self) -> f64;
+
+    /// Changes `lambda`, which is positive and finite: for refreshes from now on, and at once where it is not part of what they make.
+    fn set_damping(&mut self, damping: f64);
+
+    /// Takes the gradients of all layers together, where they are not preconditioned each by itself: before [`precondition`] of each layer.
+    ///
+    /// [`precondition`]: Preconditioner::precondition
+    ///
+    /// # Errors
+    /// [`Error::Scratch`].
+    fn gather(&mut self, _gradients: &[Gradient<'_, T>], _par: Par, _stack: &mut MemStack) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Scratch of [`gather`](Preconditioner::gather).
+    fn gather_scratch(&self, _gradients: &[Gradient<'_, T>], _par: Par) -> StackReq {
+        StackReq::EMPTY
+    }
 
     /// `out <- beta out + alpha D`, `D` the preconditioned gradient of a block.
     ///

@@ -4,8 +4,8 @@ use crate::batch::{Batch, Owned, dense_layers, views, zeros};
 use foof::covariance::Centring;
 use foof::layer::Layer;
 use foof::optim::{
-    Ekfac, EkfacOptions, Foof, FoofDamping, FoofOptions, Kfac, KfacDamping, KfacOptions, Optimizer, Order,
-    Preconditioner, Schedule, StepOptions,
+    Ekfac, EkfacOptions, FisherBlocks, Foof, FoofDamping, FoofOptions, Kfac, KfacDamping, KfacOptions, NaturalGradient,
+    NaturalGradientOptions, Optimizer, Order, Preconditioner, Schedule, StepOptions,
 };
 use foof::{Error, Par};
 use foof_oracle::Random;
@@ -93,6 +93,12 @@ fn states_resume_bit_for_bit_and_damaged_ones_are_refused() {
         resumes(|layers, step, schedule| {
             let options = KfacOptions { damping_rule, step, schedule, ..Default::default() };
             Kfac::new(layers, options, Par::seq()).expect("valid options")
+        });
+    }
+    for blocks in [FisherBlocks::Whole, FisherBlocks::Diagonal] {
+        resumes(|layers, step, schedule| {
+            let options = NaturalGradientOptions { blocks, step, schedule, ..NaturalGradientOptions::new(5) };
+            NaturalGradient::new(layers, options, Par::seq()).expect("valid options")
         });
     }
     resumes(|layers, step, schedule| {

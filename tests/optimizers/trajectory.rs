@@ -2,7 +2,10 @@
 
 use crate::batch::{Batch, Owned, dense_layers, views};
 use foof::layer::Layer;
-use foof::optim::{Foof, FoofOptions, Kfac, KfacOptions, Optimizer, Order, Preconditioner, Schedule, StepOptions};
+use foof::optim::{
+    Foof, FoofOptions, Kfac, KfacOptions, NaturalGradient, NaturalGradientOptions, Optimizer, Order, Preconditioner,
+    Schedule, StepOptions,
+};
 use foof::{Error, Par};
 use foof_oracle::Dense;
 use foof_oracle::approx::Approx;
@@ -104,5 +107,21 @@ fn kfac_follows_the_golden_trajectory() {
         let options =
             KfacOptions { damping: s.damping, factor_decay: s.factor_decay, schedule, step, ..Default::default() };
         Kfac::new(layers, options, par)
+    });
+}
+
+/// `F` of the mini-batch before: observed and factored after every step.
+#[test]
+fn natural_gradient_follows_the_golden_trajectory() {
+    let rows = Golden::load("trajectory").shape("x")[1];
+    follow(Method::NaturalGradient, "ng", |layers, s, par| {
+        let schedule = Schedule { period: 1, observe: 1, initial: s.initial, order: Order::StepFirst };
+        let options = NaturalGradientOptions {
+            damping: s.damping,
+            schedule,
+            step: step_of(s),
+            ..NaturalGradientOptions::new(rows)
+        };
+        NaturalGradient::new(layers, options, par)
     });
 }

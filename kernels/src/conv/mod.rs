@@ -32,7 +32,7 @@ mod phase;
 pub mod plan;
 pub mod product;
 mod reduced;
-mod store;
+pub(crate) mod store;
 pub mod sums;
 
 pub use covariance::{ConvSpec, covariance, depth, scratch};

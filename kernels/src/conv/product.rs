@@ -103,7 +103,7 @@ pub fn forward_depth<T: Element>(n: usize, conv: &Conv, par: Par) -> usize {
 /// # Panics
 /// If shapes disagree, or `stack` holds less than [`weight_gradient_scratch`].
 pub fn weight_gradient<E: Input, I: Input<Acc = E::Acc>>(
-    mut out: MatMut<'_, E::Acc>,
+    out: MatMut<'_, E::Acc>,
     blend: Blend<E::Acc>,
     e: View<'_, E, 5>,
     x: View<'_, I, 5>,
@@ -112,20 +112,9 @@ pub fn weight_gradient<E: Input, I: Input<Acc = E::Acc>>(
     stack: &mut MemStack,
 ) {
     check(conv, out.shape(), x, e);
-    let (n, [c, o], taps) = (x.shape()[0], channels(conv), conv.taps());
+    let (n, [c, o]) = (x.shape()[0], channels(conv));
     let par = sized(n, conv, par);
-    let [row_step, column_step] = out.strides();
-    let [channel_step, tap_step] = match conv.order() {
-        FeatureOrder::ChannelTaps => [taps, 1],
-        FeatureOrder::TapsChannel => [1, c],
-    };
-    let last = (conv.bias() == Bias::With).then_some(conv.features() as isize * column_step);
-    let steps = [tap_step, channel_step].map(|step| step as isize * column_step);
-    // Columns by tap, then channel, which is how patches pack best.
-    // SAFETY: the columns of the features, each once; those of the bias are left to the epilogue.
-    let out = unsafe {
-        ViewMut::from_raw(out.as_mut_ptr(), [1, conv.out_channels(), 1, taps, c], [0, row_step, 0, steps[0], steps[1]])
-    };
+    let (out, last) = by_tap(out, conv);
     let out = SharedTensor::new(out);
     groups::for_each(conv.groups(), par, weight_each::<E::Acc>(n, conv), stack, &|g, par, stack| {
         let left = Patches::samples(e.channels(part(g, o)), Index::Features);
@@ -139,6 +128,24 @@ pub fn weight_gradient<E: Input, I: Input<Acc = E::Acc>>(
             Bias::With => run(&WithOne(patches), stack),
         }
     });
+}
+
+/// Weights `[rows, f]` as `[1, rows, 1, taps, C / G]`, columns by tap, then channel, which is how patches pack best; and where the column of a bias
+/// starts.
+pub(crate) fn by_tap<'a, T>(mut out: MatMut<'a, T>, conv: &Conv) -> (ViewMut<'a, T, 5>, Option<isize>) {
+    let ([rows, columns], [row_step, column_step]) = (out.shape(), out.strides());
+    assert_eq!(columns, conv.factor_size(), "convolution: columns of the weights");
+    let ([c, _], taps) = (channels(conv), conv.taps());
+    let [channel_step, tap_step] = match conv.order() {
+        FeatureOrder::ChannelTaps => [taps, 1],
+        FeatureOrder::TapsChannel => [1, c],
+    };
+    let last = (conv.bias() == Bias::With).then_some(conv.features() as isize * column_step);
+    let steps = [tap_step, channel_step].map(|step| step as isize * column_step);
+    // SAFETY: the columns of the features, each once; those of the bias are left to the epilogue.
+    let out =
+        unsafe { ViewMut::from_raw(out.as_mut_ptr(), [1, rows, 1, taps, c], [0, row_step, 0, steps[0], steps[1]]) };
+    (out, last)
 }
 
 fn weight_each<T: Element>(n: usize, conv: &Conv) -> impl Fn(Par) -> StackReq {

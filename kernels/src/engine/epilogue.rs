@@ -85,6 +85,11 @@ impl<'a, T: Element> Shared<'a, T> {
         (self.col_step == 1).then(|| usize::try_from(self.row_step).ok()).flatten()
     }
 
+    /// Elements from one column to the next.
+    pub(crate) fn column_step(&self) -> isize {
+        self.col_step
+    }
+
     /// Asks for `len` contiguous entries, from (i, j) on, before they are written: they need not exist.
     fn prefetch(&self, (i, j): (usize, usize), len: usize) {
         (0..=len).step_by(line::<T>()).for_each(|e| prefetch(self.at(i, j).wrapping_add(e)));

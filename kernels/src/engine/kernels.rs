@@ -35,6 +35,12 @@ pub struct Kernels<T: 'static> {
     pub(crate) blend: unsafe fn(*mut T, *const T, usize, T, T),
     /// See [`rows::add_squares`].
     pub(crate) add_squares: unsafe fn(*mut T, *const T, usize),
+    /// See [`rows::multiply`].
+    pub(crate) multiply: unsafe fn(*mut T, *const T, usize),
+    /// See [`rows::add_products`].
+    pub(crate) add_products: rows::AddProductsFn<T>,
+    /// See [`rows::dot`].
+    pub(crate) dot: unsafe fn(*const T, *const T, usize) -> T,
     /// See [`rows::copy_rows`].
     pub(crate) copy_rows: unsafe fn(*mut T, usize, *const T, isize, usize, usize),
     /// See [`rows::copy_block`].
@@ -137,6 +143,23 @@ macro_rules! table {
             unsafe fn add_squares(dst: *mut $t, src: *const $t, n: usize) {
                 // SAFETY: see above.
                 unsafe { rows::add_squares::<$t, S>(dst, src, n) }
+            }
+            $(#[$feature])?
+            unsafe fn multiply(dst: *mut $t, src: *const $t, n: usize) {
+                // SAFETY: see above.
+                unsafe { rows::multiply::<$t, S>(dst, src, n) }
+            }
+            $(#[$feature])?
+            unsafe fn add_products(
+                sums: *mut $t, a: (*const $t, usize), b: (*const $t, usize), n: usize, count: usize,
+            ) {
+                // SAFETY: see above.
+                unsafe { rows::add_products::<$t, S>(sums, a, b, n, count) }
+            }
+            $(#[$feature])?
+            unsafe fn dot(a: *const $t, b: *const $t, n: usize) -> $t {
+                // SAFETY: see above.
+                unsafe { rows::dot::<$t, S>(a, b, n) }
             }
             $(#[$feature])?
             unsafe fn copy_rows(
@@ -242,6 +265,9 @@ macro_rules! table {
                 tiles: [vectors::<1>(), vectors::<2>(), vectors::<$max_vectors>()],
                 blend,
                 add_squares,
+                multiply,
+                add_products,
+                dot,
                 copy_rows,
                 copy_block,
                 copy_even,

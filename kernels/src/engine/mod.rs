@@ -117,6 +117,11 @@ pub(crate) fn streamed_depth<T: Element>(m: usize, n: usize, k: usize, par: Par)
     streamed_plan::<T>(m, n, k, par).depth()
 }
 
+/// Rows of a tile of a product, or of a streamed one.
+pub(crate) fn tile_rows<T: Element>(m: usize, n: usize, k: usize, streamed: bool, par: Par) -> usize {
+    if streamed { streamed_plan::<T>(m, n, k, par).tm } else { plan::<T>(m, n, k, false, par).tm }
+}
+
 /// Scratch for a product of this shape.
 pub fn scratch<T: Element>(m: usize, n: usize, k: usize, symmetric: bool, par: Par) -> StackReq {
     plan::<T>(m, n, k, symmetric, par).scratch::<T>(par)

@@ -20,6 +20,20 @@ pub trait Pack<T: Element>: Sync {
     fn pack(&self, panel: &mut [T], first: usize, start: usize, kernels: &Kernels<T>);
 }
 
+impl<T: Element, P: Pack<T> + ?Sized> Pack<T> for &P {
+    fn extent(&self) -> usize {
+        (**self).extent()
+    }
+
+    fn depth(&self) -> usize {
+        (**self).depth()
+    }
+
+    fn pack(&self, panel: &mut [T], first: usize, start: usize, kernels: &Kernels<T>) {
+        (**self).pack(panel, first, start, kernels);
+    }
+}
+
 /// A strided operand, whose depth is one axis or two (datapoints and positions), of any input type.
 pub struct Strided<'a, I> {
     /// `[outer depth, inner depth, index]`

@@ -52,6 +52,73 @@ pub(crate) unsafe fn add_squares<T: Float, S: Simd<T>>(dst: *mut T, src: *const 
     }
 }
 
+/// `dst <- dst src` over `n` elements.
+///
+/// # Safety
+/// As [`blend`].
+#[inline(always)]
+pub(crate) unsafe fn multiply<T: Float, S: Simd<T>>(dst: *mut T, src: *const T, n: usize) {
+    // SAFETY: as in blend.
+    unsafe {
+        let mut i = 0;
+        while i + S::LANES <= n {
+            S::store(dst.add(i), S::mul(S::load(src.add(i)), S::load(dst.add(i))));
+            i += S::LANES;
+        }
+        if i < n {
+            let product = S::mul(S::load_first(src.add(i), n - i), S::load_first(dst.add(i), n - i));
+            S::store_first(dst.add(i), product, n - i);
+        }
+    }
+}
+
+/// See [`add_products`].
+pub(crate) type AddProductsFn<T> = unsafe fn(*mut T, (*const T, usize), (*const T, usize), usize, usize);
+
+/// `sums[c] <- sums[c] + sum_r a[r][c] b[r][c]` for `c < n`, `count` rows `a_step` and `b_step` apart, added in their order.
+///
+/// # Safety
+/// As [`blend`]: `n` a multiple of LANES; both readable and `sums` writable for that many elements of each row.
+#[inline(always)]
+pub(crate) unsafe fn add_products<T: Float, S: Simd<T>>(
+    sums: *mut T,
+    (a, a_step): (*const T, usize),
+    (b, b_step): (*const T, usize),
+    n: usize,
+    count: usize,
+) {
+    // SAFETY: whole vectors of each row.
+    unsafe {
+        for i in (0..n).step_by(S::LANES) {
+            let mut sum = S::load(sums.add(i));
+            for r in 0..count {
+                sum = S::fma(S::load(a.add(r * a_step + i)), S::load(b.add(r * b_step + i)), sum);
+            }
+            S::store(sums.add(i), sum);
+        }
+    }
+}
+
+/// `sum_i a_i b_i` over `n` elements, in one sum for each lane.
+///
+/// # Safety
+/// As [`blend`]: both readable for `n` elements.
+#[inline(always)]
+pub(crate) unsafe fn dot<T: Float, S: Simd<T>>(a: *const T, b: *const T, n: usize) -> T {
+    // SAFETY: as in blend.
+    unsafe {
+        let (mut sum, mut i) = (S::splat(T::zero()), 0);
+        while i + S::LANES <= n {
+            sum = S::fma(S::load(a.add(i)), S::load(b.add(i)), sum);
+            i += S::LANES;
+        }
+        if i < n {
+            sum = S::fma(S::load_first(a.add(i), n - i), S::load_first(b.add(i), n - i), sum);
+        }
+        S::sum(sum)
+    }
+}
+
 /// Copies `count` rows of `width` elements, `src_step` apart, into a panel: rows `step` apart, zeros up to `step`.
 ///
 /// # Safety

@@ -111,6 +111,22 @@ impl<'a, T> View<'a, T, 3> {
     }
 }
 
+impl<'a, T, const R: usize> View<'a, T, R> {
+    /// `[N t, d]` or `[N, t, d]` as `[N, t, d]`; `None` for another rank, or positions that are not `t` each.
+    pub fn as_positions(self, t: usize) -> Option<View<'a, T, 3>> {
+        let (shape, strides) = (self.shape(), self.strides());
+        let ([n, t, d], steps) = match R {
+            2 if t > 0 && shape[0].is_multiple_of(t) => {
+                ([shape[0] / t, t, shape[1]], [strides[0] * t as isize, strides[0], strides[1]])
+            }
+            3 if shape[1] == t => ([shape[0], t, shape[2]], [strides[0], strides[1], strides[2]]),
+            _ => return None,
+        };
+        // SAFETY: the same entries; row a t + b becomes (a, b).
+        Some(unsafe { self.reshaped([0; R], [n, t, d], steps) })
+    }
+}
+
 impl<'a, T> ViewMut<'a, T, 2> {
     /// The four blocks around `(row, col)`: upper left, upper right, lower left, lower right.
     ///

@@ -56,6 +56,7 @@ impl<'a, T, const R: usize> View<'a, T, R> {
     ///
     /// # Errors
     /// [`ViewError`] if the slice is too short or the shape overflows.
+    #[inline(always)]
     pub fn new(slice: &'a [T], shape: [usize; R]) -> Result<Self, ViewError> {
         let strides = contiguous(slice.len(), shape)?;
         // SAFETY: as many elements follow one another from the start of `slice`, borrowed for 'a.
@@ -185,6 +186,7 @@ impl<'a, T, const R: usize> ViewMut<'a, T, R> {
     ///
     /// # Errors
     /// [`ViewError`] if the slice is too short or the shape overflows.
+    #[inline(always)]
     pub fn new(slice: &'a mut [T], shape: [usize; R]) -> Result<Self, ViewError> {
         let strides = contiguous(slice.len(), shape)?;
         // SAFETY: as many elements follow one another from the start of `slice`, borrowed exclusively for 'a; rows without gaps are distinct.

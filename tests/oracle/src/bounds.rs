@@ -255,3 +255,75 @@ pub fn inverse_error(format: Format, eigenvalues: &[f64], terms: usize) -> f64 {
     let norm = eigenvalues.iter().map(|v| v.recip()).fold(0.0, f64::max);
     norm * inverse_residual(format, trace, trace_inverse, terms)
 }
+
+/// What Woodbury's solve is of, for [`woodbury`].
+#[derive(Clone, Copy, Debug)]
+pub struct Woodbury {
+    /// `|G|_F`.
+    pub norm: f64,
+    /// The Frobenius norm of `G` made of absolute inputs and errors: the sums' magnitude.
+    pub magnitude: f64,
+    /// Rows.
+    pub rows: usize,
+    /// `lambda`.
+    pub lambda: f64,
+    /// Roundings of a term in each of the three sums, those of `1/sqrt N` and of sums over layers among them.
+    pub depths: [usize; 3],
+    /// The format of the sums, and that of the system.
+    pub formats: [Format; 2],
+}
+
+/// Bounds in Euclidean norm.
+#[derive(Clone, Copy, Debug)]
+pub struct WoodburyErrors {
+    /// `|x - (F + lambda I)^-1 u|`.
+    pub forward: f64,
+    /// `|(F + lambda I) x - u|`.
+    pub residual: f64,
+}
+
+impl Woodbury {
+    /// The computed `x = (1/lambda)(u - G w)`, `(lambda I + G^T G) w = G^T u`, for `u` of norm `u` and magnitude `u_abs` (larger only where it is
+    /// low-rank). `None` where the system's error reaches the damping, for which there is no bound.
+    ///
+    /// With `M` the magnitude, `b = G^T u` is off by `gamma_d1 M u_abs`. The system is off by `gamma_(d2+2) M²` (and two roundings of `lambda`), its
+    /// solve adds `gamma_(3R+1) tr(K + lambda I)` (Higham Theorem 10.4, `|L|_F² = tr`): `D` together. So `(K + lambda I) w' = b + rho` with
+    /// `|rho| <= gamma_d1 M u_abs + D |w'|`, and `|w| <= u / (2 sqrt lambda)`, as `|(K + lambda I)^-1 G^T| <= 1 / (2 sqrt lambda)`. The last
+    /// step rounds `gamma_(d3+4) (u_abs + M |w'|) / lambda`, which is `eta`. Then `x' - x = -G (K + lambda I)^-1 rho / lambda + eta`; and
+    /// `(F + lambda I) G = G (K + lambda I)` turns the first term of the residual into `-G rho / lambda`.
+    pub fn errors(&self, u: f64, u_abs: f64) -> Option<WoodburyErrors> {
+        let Woodbury { norm, magnitude: m, rows, lambda, depths, formats: [format, system] } = *self;
+        let [d1, d2, d3] = depths.map(|depth| format.gamma(depth + 4));
+        let trace = norm * norm + rows as f64 * lambda;
+        let solve = system.gamma(3 * rows + 1);
+        let d = d2 * (m * m + lambda) + solve / (1.0 - solve) * (trace + d2 * m * m);
+        if d >= lambda {
+            return None;
+        }
+        let w = (u / (2.0 * lambda.sqrt()) + d1 * m * u_abs / lambda) / (1.0 - d / lambda);
+        // Rounded to the sums' format where the system has another.
+        let rho = d1 * m * u_abs + d * w;
+        let eta = d3 * (u_abs + m * w) / lambda;
+        Some(WoodburyErrors {
+            forward: rho / (2.0 * lambda.powf(1.5)) + eta,
+            residual: norm * rho / lambda + (norm * norm + lambda) * eta,
+        })
+    }
+
+    /// After one step of refinement with the same factor, `x` the norm of the answer: the residual `r` is computed to within
+    /// `gamma_(d1+d3+8) (u_abs + (M² + lambda) |x'|)`, and the correction is [`errors`](Woodbury::errors) of `r`, which is small; one more
+    /// rounding adds it.
+    pub fn refined(&self, u: f64, u_abs: f64, x: f64) -> Option<WoodburyErrors> {
+        let Woodbury { norm, magnitude: m, lambda, depths, formats: [format, _], .. } = *self;
+        let first = self.errors(u, u_abs)?;
+        let x = x + first.forward;
+        let rounding = format.gamma(depths[0] + depths[2] + 8) * (u_abs + (m * m + lambda) * x);
+        let residual = first.residual + rounding;
+        let second = self.errors(residual, residual)?;
+        let added = format.gamma(2) * (x + residual / lambda);
+        Some(WoodburyErrors {
+            forward: rounding / lambda + second.forward + added,
+            residual: rounding + second.residual + (norm * norm + lambda) * added,
+        })
+    }
+}

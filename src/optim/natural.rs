@@ -1,0 +1,335 @@
+//! The exact natural gradient of a kept mini-batch.
+
+use super::activations::Observation;
+use super::kept::{Frame, Kept};
+use super::optimizer::with_constant;
+use super::options::{Order, Schedule, StepOptions, check_factors};
+use super::preconditioner::{Entry, Preconditioner, State};
+use super::systems::Systems;
+use crate::dense::blend_into;
+use crate::error::{check_parameter, check_scratch};
+use crate::kronecker::Gradient;
+use crate::layer::Layer;
+use crate::woodbury::{Direction, LayerBatch};
+use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq};
+use core::ops::Range;
+use foof_kernels::woodbury::{Weights, sum};
+
+/// Which blocks of the Fisher matrix are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FisherBlocks {
+    /// All: one system for the whole network.
+    #[default]
+    Whole,
+    /// Those of each layer with itself: a system for each layer, solved as one list.
+    Diagonal,
+}
+
+/// Options of [`NaturalGradient`](super::NaturalGradient).
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct NaturalGradientOptions {
+    /// `lambda > 0`
+    pub damping: f64,
+    /// Which blocks of `F` are kept.
+    pub blocks: FisherBlocks,
+    /// `N`, the datapoints of the mini-batch that `F` is made of.
+    pub fisher_batch: usize,
+    /// `C`, rows of errors for each of them: 1 for sampled or the data's labels; all labels, weighted, for the full Fisher matrix
+    /// ([`labels::full_errors`](crate::labels::full_errors)).
+    pub labels: usize,
+    /// When a mini-batch is observed (the last one counts) and its system factored: `T` is the number of steps that a factor serves.
+    pub schedule: Schedule,
+    /// How weights follow.
+    pub step: StepOptions,
+}
+
+impl NaturalGradientOptions {
+    /// The whole `F` of each step's own mini-batch of `fisher_batch` datapoints with one label each, `lambda = 1`.
+    ///
+    /// Observed before the step (`RefreshFirst`), with the gradient of the same mini-batch, this is the natural gradient of one mini-batch.
+    /// Two independent ones, one for the gradient and one for `F`, remove a bias (Benzing 2022, I.5): show the step the observations of another
+    /// mini-batch, or use `StepFirst`, where `F` is of the step before.
+    pub fn new(fisher_batch: usize) -> Self {
+        let schedule = Schedule { period: 1, observe: 1, initial: 1, order: Order::RefreshFirst };
+        let (blocks, step) = (FisherBlocks::Whole, StepOptions::default());
+        NaturalGradientOptions { damping: 1.0, blocks, fisher_batch, labels: 1, schedule, step }
+    }
+}
+
+/// The natural gradient's state: the mini-batch last observed, the one in use, and the factored systems `lambda I + G^T G` of the latter.
+pub struct FisherFactors<T> {
+    layers: Vec<Layer>,
+    frame: Frame,
+    options: NaturalGradientOptions,
+    /// Mini-batches: the one last observed, the one in use, and room for the next.
+    kept: [Kept<T>; 3],
+    running: usize,
+    used: usize,
+    backup: usize,
+    systems: Systems<T>,
+    count: u64,
+    backup_count: u64,
+    ready: bool,
+}
+
+impl<T: Element> FisherFactors<T> {
+    /// The layers of system `s`.
+    fn members(&self, s: usize) -> Range<usize> {
+        match self.options.blocks {
+            FisherBlocks::Whole => 0..self.layers.len(),
+            FisherBlocks::Diagonal => s..s + 1,
+        }
+    }
+
+    /// The layers of system `s` in a kept mini-batch.
+    fn batch(&self, kept: usize, s: usize) -> Result<Vec<LayerBatch<'_, T>>, Error> {
+        self.members(s).map(|l| self.kept[kept].layer(&self.frame, l)).collect()
+    }
+
+    /// The mini-batch in use, layer by layer: what [`fisher`](crate::fisher) and [`woodbury`](crate::woodbury) take.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] before the first refresh.
+    pub fn used_batch(&self) -> Result<Vec<LayerBatch<'_, T>>, Error> {
+        if !self.ready {
+            return Err(Error::Missing { what: "refresh", needed_for: "no mini-batch is in use" });
+        }
+        (0..self.layers.len()).map(|l| self.kept[self.used].layer(&self.frame, l)).collect()
+    }
+
+    /// The damping of the system in use.
+    pub fn used_damping(&self) -> T {
+        self.systems.used_damping()
+    }
+
+    /// Damping from the next refresh on.
+    pub(super) fn set_damping(&mut self, damping: f64) {
+        self.options.damping = damping;
+    }
+}
+
+impl<T: Element> State<T> for FisherFactors<T> {
+    fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    fn blocks(&self, layer: usize) -> Range<usize> {
+        layer..layer + 1
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    fn check(&self, observations: &[Observation<'_, T>]) -> Result<(), Error> {
+        self.frame.check(observations)
+    }
+
+    fn observe(&mut self, observations: &[Observation<'_, T>], _par: Par, _stack: &mut MemStack) -> Result<(), Error> {
+        self.check(observations)?;
+        let free = (0..3).find(|&slot| slot != self.used && slot != self.running).unwrap_or(0);
+        self.kept[free].copy(&self.frame, observations)?;
+        self.running = free;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn observe_scratch(&self, _observations: &[Observation<'_, T>], _par: Par) -> StackReq {
+        StackReq::EMPTY
+    }
+
+    fn backup(&mut self) {
+        (self.backup, self.backup_count) = (self.running, self.count);
+    }
+
+    fn restore(&mut self) {
+        (self.running, self.count) = (self.backup, self.backup_count);
+    }
+
+    fn prepare_scratch(&self, par: Par) -> StackReq {
+        // Shapes do not change: those of any kept mini-batch are those of all.
+        let batches = (0..self.systems.count()).map(|s| self.batch(self.running, s));
+        batches.fold(self.systems.factor_scratch(par), |req, batch| {
+            req.or(batch.map_or(StackReq::OVERFLOW, |batch| self.systems.form_scratch(&batch, par)))
+        })
+    }
+
+    fn commit(&mut self) {
+        (self.used, self.ready) = (self.running, true);
+        self.systems.commit();
+    }
+
+    fn input_factor(&self, _block: usize) -> Option<(MatRef<'_, T>, T)> {
+        None
+    }
+
+    fn entries(&self) -> Vec<Entry<'_, T>> {
+        let mut entries = self.kept[self.running].entries(&self.frame, "running");
+        entries.extend(self.kept[self.used].entries(&self.frame, "used"));
+        entries.extend(self.systems.entries());
+        entries
+    }
+
+    fn entries_mut(&mut self) -> Vec<&mut [T]> {
+        (self.running, self.used) = (0, 1);
+        let [running, used, _] = &mut self.kept;
+        let tensors = running.tensors.iter_mut().chain(&mut used.tensors).flatten();
+        tensors.map(|values| &mut values[..]).chain(self.systems.entries_mut()).collect()
+    }
+
+    fn counters(&self) -> [u64; 2] {
+        [self.count, u64::from(self.ready)]
+    }
+
+    fn set_counters(&mut self, [count, ready]: [u64; 2]) {
+        (self.count, self.ready) = (count, ready == 1);
+    }
+}
+
+impl<T: Element> Preconditioner<T> for FisherFactors<T> {
+    type Options = NaturalGradientOptions;
+    type State = Self;
+    const NAME: &'static str = "natural_gradient";
+
+    fn new(layers: &[Layer], options: &NaturalGradientOptions, par: Par) -> Result<Self, Error> {
+        check_factors::<T>(options.damping, 0.0)?;
+        for (name, value) in [("fisher_batch", options.fisher_batch), ("labels", options.labels)] {
+            check_parameter(name, value as f64, value > 0, "a positive number")?;
+        }
+        let frame = Frame::new::<T>(layers, options.fisher_batch, options.labels, par);
+        let fits = frame.rows.checked_mul(frame.rows).is_some_and(|entries| entries <= isize::MAX as usize / 64);
+        check_parameter("fisher_batch", options.fisher_batch as f64, fits, "a number whose square fits in memory")?;
+        let count = match options.blocks {
+            FisherBlocks::Whole => 1.min(layers.len()),
+            FisherBlocks::Diagonal => layers.len(),
+        };
+        let systems = Systems::new(count, frame.rows, T::from_f64(options.damping));
+        let kept = [(); 3].map(|()| Kept::new(&frame));
+        let (layers, options) = (layers.to_vec(), *options);
+        let (running, used, backup) = (0, 1, 0);
+        let (count, backup_count, ready) = (0, 0, false);
+        Ok(FisherFactors { layers, frame, options, kept, running, used, backup, systems, count, backup_count, ready })
+    }
+
+    fn settings(options: &NaturalGradientOptions) -> (Schedule, StepOptions) {
+        (options.schedule, options.step)
+    }
+
+    fn rules(&self) -> Vec<(&'static str, String)> {
+        let NaturalGradientOptions { damping, blocks, fisher_batch, labels, .. } = self.options;
+        vec![
+            ("damping", format!("{damping:?}")),
+            ("blocks", format!("{blocks:?}")),
+            ("fisher_batch", fisher_batch.to_string()),
+            ("labels", labels.to_string()),
+        ]
+    }
+
+    fn state(&self) -> &Self {
+        self
+    }
+
+    fn state_mut(&mut self) -> &mut Self {
+        self
+    }
+
+    fn damping(&self) -> f64 {
+        self.options.damping
+    }
+
+    fn set_damping(&mut self, damping: f64) {
+        FisherFactors::set_damping(self, damping);
+    }
+
+    fn prepare(&mut self, par: Par, stack: &mut MemStack) -> Result<(), Error> {
+        if self.count == 0 {
+            let needed_for = "a refresh needs at least one mini-batch";
+            return Err(Error::Missing { what: "observations", needed_for });
+        }
+        check_scratch(stack, self.prepare_scratch(par))?;
+        for s in 0..self.systems.count() {
+            let batch: Result<Vec<_>, _> =
+                self.members(s).map(|l| self.kept[self.running].layer(&self.frame, l)).collect();
+            self.systems.form(s, &batch?, par, stack)?;
+        }
+        self.systems.factor(T::from_f64(self.options.damping), par, stack)
+    }
+
+    fn gather(&mut self, gradients: &[Gradient<'_, T>], par: Par, stack: &mut MemStack) -> Result<(), Error> {
+        for s in 0..self.systems.count() {
+            let members = self.members(s);
+            let frame = &self.frame;
+            let batch: Vec<_> =
+                members.clone().map(|l| self.kept[self.used].layer(frame, l)).collect::<Result<_, _>>()?;
+            let u: Vec<_> = members.map(|l| direction(&frame.layers()[l], gradients[l])).collect::<Result<_, _>>()?;
+            self.systems.solve(s, &batch, &u, par, stack)?;
+        }
+        Ok(())
+    }
+
+    fn gather_scratch(&self, gradients: &[Gradient<'_, T>], par: Par) -> StackReq {
+        let each = |s: usize| -> Result<StackReq, Error> {
+            let members = self.members(s).map(|l| direction(&self.frame.layers()[l], gradients[l]));
+            let u: Vec<_> = members.collect::<Result<_, _>>()?;
+            Ok(self.systems.solve_scratch(&self.batch(self.used, s)?, &u, par))
+        };
+        (0..self.systems.count()).fold(StackReq::EMPTY, |req, s| req.or(each(s).unwrap_or(StackReq::OVERFLOW)))
+    }
+
+    /// `out <- beta out + (alpha / lambda) (U - G w)`, with the `w` of [`gather`](Preconditioner::gather).
+    fn precondition(
+        &self,
+        block: usize,
+        mut out: MatMut<'_, T>,
+        blend: Blend<T>,
+        gradient: Gradient<'_, T>,
+        par: Par,
+        stack: &mut MemStack,
+    ) -> Result<(), Error> {
+        let layer = &self.frame.layers()[block];
+        let kept = self.kept[self.used].layer(&self.frame, block)?;
+        let s = if self.options.blocks == FisherBlocks::Whole { 0 } else { block };
+        let term = (kept.0, Weights::Each(self.systems.solution(s)));
+        let blend = Blend { alpha: blend.alpha / self.systems.used_damping(), ..blend };
+        match direction(layer, gradient)? {
+            Direction::Matrix(u) => {
+                check_scratch(stack, sum::scratch(&kept.0, None, par))?;
+                blend_into(out.rb_mut(), blend, u, par);
+                sum::sum(out, None, Blend::add(blend.alpha), &term, None, par, stack);
+            }
+            Direction::LowRank { batch, scale } => {
+                check_scratch(stack, sum::scratch(&batch.0, Some(&kept.0), par))?;
+                sum::sum(out, None, blend, &(batch.0, Weights::All(scale)), Some(&term), par, stack);
+            }
+        }
+        Ok(())
+    }
+
+    fn precondition_scratch(&self, block: usize, rows: Option<usize>, par: Par) -> StackReq {
+        let Ok(kept) = self.kept[self.used].layer(&self.frame, block) else { return StackReq::OVERFLOW };
+        let Some(rows) = rows else { return sum::scratch(&kept.0, None, par) };
+        let [o, i] = self.layers[block].weight_shape();
+        // Only sizes are read: every row may lie in the same place.
+        let zero = [T::zero()];
+        let view = |cols: usize| MatRef::strided(&zero, 0, [rows, cols], [0, 0]);
+        let batch = view(i).and_then(|x| view(o).map(|e| (x, e))).ok();
+        let batch = batch.and_then(|(x, e)| LayerBatch::new(&Layer::dense(i, o).ok()?, x, e).ok());
+        batch.map_or(StackReq::OVERFLOW, |batch| sum::scratch(&batch.0, Some(&kept.0), par))
+    }
+}
+
+/// A gradient as a direction. Rows of a low-rank one are what they are, whatever positions they come from.
+pub(super) fn direction<'a, T: Element>(layer: &Layer, gradient: Gradient<'a, T>) -> Result<Direction<'a, T>, Error> {
+    let outputs = layer.outputs();
+    Ok(match with_constant(layer, gradient) {
+        Gradient::Matrix(u) => Direction::Matrix(u),
+        Gradient::LowRank { inputs, errors, scale } => Direction::LowRank {
+            batch: LayerBatch::new(&Layer::dense(inputs.cols(), outputs)?, inputs, errors)?,
+            scale,
+        },
+        Gradient::LowRankWithBias { inputs, errors, scale } => {
+            let layer = Layer::dense(inputs.cols(), outputs)?.with_bias();
+            Direction::LowRank { batch: LayerBatch::new(&layer, inputs, errors)?, scale }
+        }
+    })
+}
