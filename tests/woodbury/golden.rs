@@ -53,10 +53,13 @@ fn batch<'a>(case: &Case, l: usize, layer: &Layer, x: &'a [f64], e: &'a [f64]) -
     }
 }
 
+/// A layer with its inputs, errors and gradient.
+type Values = (Layer, Vec<f64>, Vec<f64>, Vec<f64>);
+
 /// Ours is within the bound of Woodbury's solve of the exact answer, the golden one within that of a dense solve.
 fn check(case: &Case, layers: &[usize], labels: &str, g: &Approx, golden: &Dense, what: &str) {
     let n = case.golden.matrix("probabilities").rows;
-    let seen: Vec<(Layer, Vec<f64>, Vec<f64>, Vec<f64>)> = layers
+    let seen: Vec<Values> = layers
         .iter()
         .map(|&l| {
             let values = |tensor: &str| case.golden.values(&format!("{tensor}.{l}"));
