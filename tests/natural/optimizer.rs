@@ -62,7 +62,7 @@ fn against_the_oracle(layers: &[Layer], [n, m]: [usize; 2], lambda: f64, seed: u
         let mut optimizer = NaturalGradient::<f64>::new(layers, options, Par::seq()).expect("valid options");
         optimizer.observe(&seen.observations()).expect("finite");
         optimizer.refresh().expect("definite");
-        let ranges = match blocks {
+        let ranges: Vec<core::ops::Range<usize>> = match blocks {
             FisherBlocks::Whole => core::iter::once(0..layers.len()).collect(),
             FisherBlocks::Diagonal => (0..layers.len()).map(|l| l..l + 1).collect(),
         };
