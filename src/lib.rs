@@ -8,7 +8,7 @@
 //!
 //! # Modules
 //! [`covariance`] and, for convolutions, [`convolution`] form the factors, [`inverse`] and [`eigen`] prepare them, [`damping`] chooses how they are damped, [`kronecker`]
-//! applies them to gradients, [`woodbury`] solves with the exact Fisher matrix, and [`optim`] holds the optimisers built from these. [`product`] is the matrix product under all of them.
+//! applies them to gradients, [`woodbury`] solves with the exact Fisher matrix, [`labels`] says of which labels, [`fisher`] and [`laplace`] hold what else the same sums give, and [`optim`] the optimisers built from all these. [`product`] is the matrix product under all of them.
 //!
 //! Operations that need memory take a `MemStack` of the size that their `*_scratch` twin reports; their `*_alloc` twins allocate.
 //! Shape and parameter errors leave outputs as they were.

@@ -91,7 +91,7 @@ impl Settings {
             (Task::ConvolutionalClassifier, Kfac) => (1e-2, 0.9, 1e-1),
             (Task::ConvolutionalClassifier, Foof) => (1e-1, 0.9, 3e-1),
             (Task::Autoencoder, Natural | NaturalFull | NaturalBlock) => (1e-2, 0.9, 1e1),
-            (_, Natural | NaturalFull | NaturalBlock) => (1e-2, 0.9, 1.0),
+            (_, Natural | NaturalFull | NaturalBlock) => (3e-1, 0.9, 1e1),
         };
         Self {
             learning_rate,
@@ -112,7 +112,9 @@ impl Settings {
             (Task::Autoencoder, Sgd) | (_, Adam) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
             (Task::Classifier | Task::ConvolutionalClassifier, Sgd) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
             (Task::ConvolutionalClassifier, Foof) => [1e-2, 2e-2, 5e-2, 1e-1, 2e-1],
-            (_, Kfac | Foof | Natural | NaturalFull | NaturalBlock) => [2e-3, 5e-3, 1e-2, 2e-2, 5e-2],
+            (_, Kfac | Foof) => [2e-3, 5e-3, 1e-2, 2e-2, 5e-2],
+            (Task::Autoencoder, Natural | NaturalFull | NaturalBlock) => [1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
+            (_, Natural | NaturalFull | NaturalBlock) => [3e-2, 1e-1, 3e-1, 1.0, 3.0],
         };
         let seconds: [Self; 4] = match method {
             Sgd | Adam => [0.5, 0.8, 0.9, 0.97].map(|momentum| Self { momentum, ..best }),

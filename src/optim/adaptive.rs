@@ -96,9 +96,8 @@ impl QuadraticModel {
         let [g, h] = self.slopes;
         let ratio = b / a;
         let pivot = d - ratio * b;
-        // The pivot is off by a few roundings of `d`; NaN, of a D that is zero, fails the comparison too.
-        let sound = pivot > 8.0 * f64::EPSILON * d;
-        if !sound {
+        // The pivot is off by a few roundings of `d`; it is NaN where D is zero.
+        if pivot.is_nan() || pivot <= 8.0 * f64::EPSILON * d {
             return self.step(c);
         }
         let mu = -(h - ratio * g) / pivot;

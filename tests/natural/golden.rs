@@ -149,8 +149,8 @@ fn golden_natural_gradients() {
             let labels = e[0].shape[0] / n;
             for (blocks, suffix) in [(FisherBlocks::Whole, ""), (FisherBlocks::Diagonal, "_blockdiag")] {
                 let tensor = format!("ng_{kind}{suffix}");
-                let ranges = match blocks {
-                    FisherBlocks::Whole => vec![0..u.len()],
+                let ranges: Vec<core::ops::Range<usize>> = match blocks {
+                    FisherBlocks::Whole => core::iter::once(0..u.len()).collect(),
                     FisherBlocks::Diagonal => (0..u.len()).map(|l| l..l + 1).collect(),
                 };
                 let golden = net.parts(&tensor);

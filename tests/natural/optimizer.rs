@@ -62,8 +62,8 @@ fn against_the_oracle(layers: &[Layer], [n, m]: [usize; 2], lambda: f64, seed: u
         let mut optimizer = NaturalGradient::<f64>::new(layers, options, Par::seq()).expect("valid options");
         optimizer.observe(&seen.observations()).expect("finite");
         optimizer.refresh().expect("definite");
-        let ranges = match blocks {
-            FisherBlocks::Whole => vec![0..layers.len()],
+        let ranges: Vec<core::ops::Range<usize>> = match blocks {
+            FisherBlocks::Whole => core::iter::once(0..layers.len()).collect(),
             FisherBlocks::Diagonal => (0..layers.len()).map(|l| l..l + 1).collect(),
         };
         for (form, gradients_given) in [("matrices", &matrices), ("low rank", &other.gradients())] {
@@ -186,7 +186,7 @@ fn bad_input_is_refused() {
     let mut optimizer = make(options).expect("valid options");
     let missing = |error: Error| assert!(matches!(error, Error::Missing { .. }), "{error}");
     missing(optimizer.refresh().unwrap_err());
-    missing(optimizer.preconditioner().used_batch().err().expect("refused"));
+    missing(optimizer.preconditioner().used_batch().expect_err("refused"));
     optimizer.observe(&batch.observations()).expect("finite");
     optimizer.refresh().expect("definite");
     let update = Owned::<f64>::new(&random.normals(2, 2));
