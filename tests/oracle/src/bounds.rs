@@ -256,7 +256,7 @@ pub fn inverse_error(format: Format, eigenvalues: &[f64], terms: usize) -> f64 {
     norm * inverse_residual(format, trace, trace_inverse, terms)
 }
 
-/// What Woodbury's solve is of, for [`woodbury`].
+/// What the bounds of a solve by Woodbury's identity, [`WoodburyErrors`], depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Woodbury {
     /// `|G|_F`.
