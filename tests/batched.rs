@@ -6,7 +6,7 @@ use foof::inverse::{
 };
 use foof::{Element, Error, MemBuffer, MemStack, Par, Triangle, View, ViewMut};
 use foof_kernels::batched::{Item, damped_inverse_list, damped_inverse_scratch};
-use foof_oracle::bounds::{self, F64, Format};
+use foof_oracle::bounds::{self, F64, Format, Outcome};
 use foof_oracle::compare::{assert_exact, assert_same_bits};
 use foof_oracle::generate::log_spectrum;
 use foof_oracle::kernels::{for_every_par, isas};
@@ -298,6 +298,63 @@ fn scaling_by_powers_of_four_is_exact() {
                     let what = format!("{par:?} n = {n}, 4^{power}");
                     assert_exact(&matrix(&out, index).scaled(scale), &matrix(&expected, index), &what);
                 }
+            }
+        }
+    }
+}
+
+/// Success and failure where Theorem 10.7 decides them, side by side in one batch; `n + 5` roundings as in the residuals' bound.
+#[test]
+fn definiteness_is_decided_as_the_theorem_says() {
+    let mut random = Random::new(40);
+    let least = [-0.1, -1e-2, -1e-4, 0.0, 1e-4, 1e-2, 0.1];
+    let (mut succeeded, mut failed) = (0, 0);
+    for n in [2, 7, 16, 33] {
+        let a: Vec<Dense> = (0..21)
+            .map(|index| {
+                let mut spectrum = vec![1.0; n];
+                spectrum[0] = least[index % least.len()];
+                random.symmetric(&spectrum).rounded::<f32>()
+            })
+            .collect();
+        let outcomes = a.iter().map(|a| bounds::cholesky_outcome_of(Format::of::<f32>(), a, n + 5));
+        let outcomes: Vec<Outcome> = outcomes.collect();
+        for par in isas() {
+            let (out, result) = invert::<f32>(&a, n, Dampings::Same(0.0), ROWS, par);
+            let bad: Vec<usize> = match result {
+                Err(Error::Items { failures }) => failures.into_iter().map(|(index, _)| index).collect(),
+                other => panic!("{par:?} n = {n}: some are indefinite: {other:?}"),
+            };
+            for (index, &outcome) in outcomes.iter().enumerate() {
+                let (what, fails) = (format!("{par:?} n = {n}, matrix {index}"), bad.contains(&index));
+                match outcome {
+                    Outcome::Succeeds => assert!(!fails, "{what} is definite"),
+                    Outcome::Fails => assert!(fails, "{what} is indefinite"),
+                    Outcome::Either => {}
+                }
+                let written = matrix(&out, index).data.iter().all(|v| !v.is_nan());
+                assert_eq!(written, !fails, "{what}: written if and only if it succeeds");
+                succeeded += usize::from(outcome == Outcome::Succeeds);
+                failed += usize::from(outcome == Outcome::Fails);
+            }
+        }
+    }
+    assert!(succeeded > 0 && failed > 0, "both cases occur");
+}
+
+/// Subnormal matrices: the pivots are exact there, their roots normal, and what overflows is the inverse.
+#[test]
+fn subnormal_pivots_are_roots_of_normal_numbers() {
+    let tiny = f32::MIN_POSITIVE / 4.0;
+    for n in [1, 5, 18] {
+        let a = vec![Dense::identity(n).scaled(f64::from(tiny)); 3];
+        for par in isas() {
+            let (out, result) = invert::<f32>(&a, n, Dampings::Same(0.0), ROWS, par);
+            result.expect("positive definite");
+            for index in 0..3 {
+                // 4^64: larger than any number.
+                let got = matrix(&out, index);
+                assert!((0..n).all(|i| got[(i, i)] == f64::INFINITY), "{par:?} n = {n}: {:?}", got.diag());
             }
         }
     }

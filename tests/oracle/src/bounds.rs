@@ -141,6 +141,11 @@ pub enum Outcome {
 /// `H` and its eigenvalue are computed in `f64`, so the threshold is widened by Jacobi's error, at most
 /// `20 n^2 u |H|_F` ([`eigenvalue_error`]).
 pub fn cholesky_outcome(format: Format, a: &Dense) -> Outcome {
+    cholesky_outcome_of(format, a, a.rows + 1)
+}
+
+/// The same with `gamma_terms` for `gamma_(n+1)`: for a kernel that rounds an entry of the factor more often.
+pub fn cholesky_outcome_of(format: Format, a: &Dense, terms: usize) -> Outcome {
     let n = a.rows;
     let d = a.diag();
     if d.iter().any(|&v| v <= 0.0) {
@@ -150,7 +155,7 @@ pub fn cholesky_outcome(format: Format, a: &Dense) -> Outcome {
         let (i, j) = (i.max(j), i.min(j));
         a[(i, j)] / (d[i] * d[j]).sqrt()
     });
-    let gamma = format.gamma(n + 1);
+    let gamma = format.gamma(terms);
     let threshold = n as f64 * gamma / (1.0 - gamma) + eigenvalue_error(&h);
     match h.symmetric_eigen().values.first() {
         Some(&least) if least < -threshold => Outcome::Fails,
