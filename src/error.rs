@@ -68,7 +68,8 @@ pub enum Error {
         /// Its shape.
         shape: Vec<usize>,
     },
-    /// A damped factor that is not positive definite. A function's output then holds an unfinished factor; an optimiser is as it was.
+    /// A damped matrix that is not positive definite. A factor's output then holds an unfinished one, an inverse's is as it was, and so is an
+    /// optimiser.
     #[error("not positive definite{}: pivot {pivot} is {value}", layer.map(|l| format!(" (layer {l})")).unwrap_or_default())]
     NotPositiveDefinite {
         /// The layer, in an optimiser.

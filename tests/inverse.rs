@@ -375,6 +375,7 @@ fn a_small_indefinite_matrix_names_its_pivot() {
                     let pivot = result.expect_err("indefinite");
                     let same = f64::from(pivot.value) == left || (pivot.value.is_nan() && left.is_nan());
                     assert!(pivot.index == at && same, "{par:?} n = {n}, {at} by {fault}: {pivot:?}");
+                    assert!(out.elements().iter().all(|v| v.is_nan()), "{par:?} n = {n}: the output is as it was");
                 }
             }
         }

@@ -11,9 +11,9 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use dyn_stack::{MemStack, StackReq};
 
-/// The size at which all threads together take as long as half of them would at their best: measured on inverses, which gain 1.4 from a
-/// second thread at n = 1024, 1.8 at 4096.
-const HALF: f64 = 400.0;
+/// The size at which all threads together take as long as half of them would at their best: measured on inverses, which gain 1.5 from a
+/// second thread at n = 512, 1.9 at 1024 and 2.0 from 2048 on.
+const HALF: f64 = 100.0;
 
 /// Matrices a thread above which an end without work for some threads is too short to look for something better.
 const FEW: usize = 4;

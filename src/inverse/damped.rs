@@ -52,7 +52,7 @@ pub fn damped_cholesky_alloc<T: Element>(
 /// [`damped_cholesky`]; only the factorisation is repeated for a larger one. `damping = 0` is allowed. `n³ / 2` multiply-adds.
 ///
 /// # Errors
-/// As [`damped_cholesky`].
+/// As [`damped_cholesky`], always with `out` as it was.
 pub fn damped_inverse<T: Element>(
     mut out: MatMut<'_, T>,
     a: MatRef<'_, T>,

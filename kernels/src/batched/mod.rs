@@ -209,37 +209,20 @@ fn invert_large<T: Element>(
     stack: &mut MemStack,
 ) -> Result<(), Vec<Failure<T>>> {
     let failures = Mutex::new(Vec::new());
-    groups::for_each(count, par, |par| large_scratch::<T>(n, par), stack, &|index, par, stack| {
-        let (memory, stack) = stack.make_aligned_with::<T>(n * n, ALIGN, |_| T::zero());
-        let mut memory = memory;
-        let Ok(mut x) = MatMut::new(&mut memory, [n, n]) else { unreachable!("n n elements") };
+    groups::for_each(count, par, |par| cholesky::damped_inverse_scratch::<T>(n, par), stack, &|index, par, stack| {
         let (a, scale, damping) = matrices.a(index);
-        match cholesky::damped_inverse(x.rb_mut(), a, scale, damping, triangle, par, stack) {
-            Err(pivot) => {
-                failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Failure { index, pivot });
-            }
-            Ok(()) => {
-                // SAFETY: each matrix is one task's.
-                let mut out = unsafe { matrices.out(index) };
-                match triangle {
-                    Triangle::Full => out.copy_from(x.as_ref()),
-                    Triangle::Lower => {
-                        (0..n).for_each(|i| (0..=i).for_each(|j| out.set([i, j], x.as_ref().at([i, j]))));
-                    }
-                }
-            }
+        // SAFETY: each matrix is one task's.
+        let out = unsafe { matrices.out(index) };
+        if let Err(pivot) = cholesky::damped_inverse(out, a, scale, damping, triangle, par, stack) {
+            failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Failure { index, pivot });
         }
     });
     finish(failures)
 }
 
-fn large_scratch<T: Element>(n: usize, par: Par) -> StackReq {
-    StackReq::new_aligned::<T>(n * n, ALIGN).and(cholesky::damped_inverse_scratch::<T>(n, par))
-}
-
 fn inverse_scratch<T: Element>(n: usize, count: usize, par: Par) -> StackReq {
     match n > LARGEST {
-        true => groups::scratch(count, par, |par| large_scratch::<T>(n, par)),
+        true => groups::scratch(count, par, |par| cholesky::damped_inverse_scratch::<T>(n, par)),
         false => lanes_scratch::<T>(n, 0, count, par),
     }
 }

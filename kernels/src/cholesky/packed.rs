@@ -15,6 +15,12 @@ use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
+/// Elements for a matrix of `size` rows.
+pub(super) fn len(size: usize, nr: usize) -> usize {
+    let panels = size.div_ceil(nr);
+    panels * (panels + 1) * nr * nr
+}
+
 /// See the module's description. Tasks write disjoint parts and read only what has been written.
 #[derive(Clone, Copy)]
 pub(super) struct Packed<'a, T> {
@@ -30,14 +36,8 @@ unsafe impl<T: Send> Sync for Packed<'_, T> {}
 unsafe impl<T: Send> Send for Packed<'_, T> {}
 
 impl<'a, T: Element> Packed<'a, T> {
-    /// Elements for a matrix of `size` rows.
-    pub(super) fn len(size: usize, nr: usize) -> usize {
-        let panels = size.div_ceil(nr);
-        panels * (panels + 1) * nr * nr
-    }
-
     pub(super) fn new(memory: &'a mut [MaybeUninit<T>], size: usize, nr: usize) -> Self {
-        assert!(memory.len() >= Self::len(size, nr), "packed triangle: memory");
+        assert!(memory.len() >= len(size, nr), "packed triangle: memory");
         let step = (size.div_ceil(nr) + 1) * nr * nr;
         Packed { ptr: memory.as_mut_ptr().cast(), nr, step, memory: PhantomData }
     }

@@ -1,14 +1,14 @@
 //! The sweeps: factor, inverse of a triangle, inverse.
 
 use super::Pivot;
-use super::packed::Packed;
+use super::packed::{self, Packed};
 use super::schedule::{Goal, Schedule, Task, words};
 use super::small;
 use super::tiles::{Reciprocals, Tiles};
 use crate::element::Element;
 use crate::engine::epilogue::{Blend, Shared, StoreSymmetric, Triangle};
 use crate::engine::kernels::Kernels;
-use crate::engine::{Buffers, aligned};
+use crate::engine::{Buffers, PARALLEL_WORK, aligned};
 use crate::par::Par;
 use crate::view::{MatMut, MatRef};
 use dyn_stack::{MemStack, StackReq};
@@ -30,20 +30,17 @@ impl Plan {
     const BLOCKS: usize = 8;
     /// Bytes of the largest macro-tile, which stays in L2 with its two slabs.
     const TILE: usize = 240 * 240 * 4;
-    /// Multiply-adds below which an inverse runs on the calling thread.
-    const PARALLEL_WORK: usize = 1 << 21;
-
     fn new<T>(n: usize, kernels: &Kernels<T>) -> Plan {
         let nr = kernels.nr;
         let padded = n.next_multiple_of(kernels.mr);
         let largest = (Self::TILE / size_of::<T>()).isqrt() / nr * nr;
         let side = padded.div_ceil(Self::BLOCKS).next_multiple_of(nr).clamp(nr, largest);
-        Plan { padded, side, blocks: padded.div_ceil(side), packed: Packed::<f64>::len(padded, nr) }
+        Plan { padded, side, blocks: padded.div_ceil(side), packed: packed::len(padded, nr) }
     }
 
     fn par(&self, par: Par) -> Par {
         let work = self.padded.saturating_pow(3) / 2;
-        par.at_most(if work < Self::PARALLEL_WORK { 1 } else { self.blocks })
+        par.at_most(if work < PARALLEL_WORK { 1 } else { self.blocks })
     }
 }
 

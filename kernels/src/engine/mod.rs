@@ -32,7 +32,7 @@ use epilogue::{Epilogue, Tile};
 use kernels::Kernels;
 use pack::Pack;
 pub(crate) use plan::slabs_of;
-pub(crate) use plan::{ALIGN, aligned};
+pub(crate) use plan::{ALIGN, PARALLEL_WORK, SIDES, TASKS, aligned};
 use plan::{Plan, Region};
 use slab::{Panels, Part, Slab};
 

@@ -15,18 +15,18 @@ const KC: usize = 192;
 
 /// Sides of macro-tiles, largest first: multiples of every panel width. A tile and its two slabs take 585 KiB (864 KiB in f64,
 /// which starts at the second): they fit a 1 MiB L2.
-const SIDES: [usize; 5] = [240, 192, 144, 96, 48];
+pub(crate) const SIDES: [usize; 5] = [240, 192, 144, 96, 48];
 
 /// Tasks that a product is cut into if it is large enough: enough to balance the threads of a desktop, few enough that
 /// their cost (an epilogue each, a panel read again) stays small.
-const TASKS: usize = 28;
+pub(crate) const TASKS: usize = 28;
 
 /// A depth that is worth a chunk of its own, and the tasks below which depth is cut.
 const CHUNK: usize = 1024;
 const CHUNKED_TASKS: usize = 8;
 
 /// Multiply-adds below which a product runs on the calling thread: about 40 us, several times what waking a thread costs.
-const PARALLEL_WORK: usize = 1 << 21;
+pub(crate) const PARALLEL_WORK: usize = 1 << 21;
 
 /// Multiply-adds of a full product.
 fn work(m: usize, n: usize, k: usize) -> usize {

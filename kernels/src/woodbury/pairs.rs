@@ -14,19 +14,13 @@ use crate::element::Element;
 use crate::engine::kernels::Kernels;
 use crate::engine::pack::Pack;
 use crate::engine::slab::{Panels, Part, Slab};
-use crate::engine::{ALIGN, Buffers, aligned, slabs_of};
+use crate::engine::{ALIGN, Buffers, PARALLEL_WORK, SIDES, TASKS, aligned, slabs_of};
 use crate::par::Par;
 use core::ops::Range;
 use dyn_stack::{MemStack, StackReq};
 
-/// Sides of tiles in rows and positions, largest first: multiples of every panel width. Two tiles and two slabs fit L2.
-const SIDES: [usize; 5] = [240, 192, 144, 96, 48];
-/// The least of them.
+/// The least side of a tile in rows and positions. Two tiles and two slabs of the largest fit L2.
 pub(crate) const LEAST: usize = SIDES[SIDES.len() - 1];
-/// Tasks that are enough to balance the threads of a desktop.
-const TASKS: usize = 28;
-/// Multiply-adds below which one thread does it all.
-const PARALLEL_WORK: usize = 1 << 21;
 /// Rows whose panels are packed at once, unless all of up to twice as many.
 const PACKED_ROWS: usize = 1024;
 /// Depths that a packing task takes.
