@@ -121,14 +121,6 @@ pub enum Error {
         /// Place in the list, from 0 and ascending, and what happened there; at least one.
         failures: Vec<(usize, Error)>,
     },
-    /// An error in one matrix of a batch.
-    #[error("matrix {matrix}: {source}")]
-    Matrix {
-        /// Its place in the batch.
-        matrix: usize,
-        /// What happened there.
-        source: Box<Error>,
-    },
     /// An error in one layer.
     #[error("layer {layer}: {source}")]
     Layer {

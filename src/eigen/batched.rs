@@ -17,9 +17,9 @@ pub const BATCHED_MAX: usize = kernel::MAX;
 /// nor on its place, nor on the number of threads.
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Parameter`] (`n`), [`Error::Scratch`] with outputs as they were. Of the first matrix that fails:
-/// [`Error::NotFinite`] of `a` at `[matrix, i, j]`, or of `values` at `[matrix]` if an eigenvalue overflows; [`Error::Matrix`] of
-/// [`Error::NoConvergence`]. All other matrices are decomposed, and the outputs of those that fail are as they were.
+/// [`Error::Shape`], [`Error::Parameter`] (`n`), [`Error::Scratch`] with outputs as they were. [`Error::Items`] with every matrix that failed:
+/// [`Error::NotFinite`] of `a` at `[i, j]`, or of `values` if an eigenvalue overflows; [`Error::NoConvergence`]. Their outputs are as they
+/// were; all others are decomposed.
 pub fn batched_symmetric_eigen<T: Element>(
     values: ViewMut<'_, T, 2>,
     vectors: ViewMut<'_, T, 3>,
@@ -33,24 +33,22 @@ pub fn batched_symmetric_eigen<T: Element>(
     check_shape("vectors", &[batch, n, n], &vectors.shape())?;
     check_parameter("n", n as f64, n <= BATCHED_MAX, "at most 64 rows")?;
     check_scratch(stack, batched_symmetric_eigen_scratch::<T>(batch, n, par))?;
-    kernel::symmetric_eigen(values, vectors, a, kernel::sweeps(n), par, stack).map_err(|failure| error(failure, a))
+    kernel::symmetric_eigen(values, vectors, a, kernel::sweeps(n), par, stack).map_err(|failures| error(failures, a))
 }
 
-fn error<T: Element>(Failure { matrix, cause }: Failure, a: View<'_, T, 3>) -> Error {
-    let unconverged = || {
-        let source = Box::new(Error::NoConvergence { size: a.shape()[1] });
-        Error::Matrix { matrix, source }
-    };
-    match cause {
-        Cause::NoConvergence => unconverged(),
-        Cause::Overflow => Error::NotFinite { argument: "values", index: vec![matrix] },
-        Cause::NotFinite => match check_finite_lower("a", a.datapoint(matrix), T::one()) {
-            Err(Error::NotFinite { argument, index }) => {
-                Error::NotFinite { argument, index: [&[matrix], &index[..]].concat() }
-            }
-            _ => unreachable!("the kernel has seen an entry that is not finite"),
-        },
-    }
+fn error<T: Element>(failures: Vec<Failure>, a: View<'_, T, 3>) -> Error {
+    let named = failures.into_iter().map(|Failure { matrix, cause }| {
+        let error = match cause {
+            Cause::NoConvergence => Error::NoConvergence { size: a.shape()[1] },
+            Cause::Overflow(place) => Error::NotFinite { argument: "values", index: vec![place] },
+            Cause::NotFinite => match check_finite_lower("a", a.datapoint(matrix), T::one()) {
+                Err(error) => error,
+                Ok(()) => unreachable!("the kernel has seen an entry that is not finite"),
+            },
+        };
+        (matrix, error)
+    });
+    Error::Items { failures: named.collect() }
 }
 
 /// Scratch of [`batched_symmetric_eigen`] of a batch `[batch, n, n]`; nothing for a shape that it refuses.

@@ -20,7 +20,7 @@ use core::marker::PhantomData;
 use dyn_stack::{MemStack, StackReq};
 use group::{Group, Task};
 use lanes::{Lanes, MOST, Part};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// Orders up to which matrices are interleaved; larger ones are factored one at a time.
 pub const LARGEST: usize = 128;
@@ -141,7 +141,7 @@ fn run<T: Element>(
     let len = group::memory(n, cols, kernels.lanes);
     let (memory, _) = aligned::<T>(stack, len * par.degree());
     let memory = Buffers::new(memory, par.degree());
-    let failures = Mutex::new(Vec::new());
+    let failures = Failures::new();
     par.enter(|| {
         par.for_each(count.div_ceil(kernels.lanes), &|worker, index| {
             let first = index * kernels.lanes;
@@ -162,17 +162,31 @@ fn run<T: Element>(
             if pivots.failed != 0 {
                 let lanes = (0..MOST).filter(|lane| pivots.failed & (1 << lane) != 0);
                 let found = lanes.map(|lane| Failure { index: first + lane, pivot: pivots.pivots[lane] });
-                failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(found);
+                failures.add(found);
             }
         });
     });
-    finish(failures)
+    failures.finish(|failure| failure.index)
 }
 
-fn finish<T>(failures: Mutex<Vec<Failure<T>>>) -> Result<(), Vec<Failure<T>>> {
-    let mut failures = failures.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    failures.sort_unstable_by_key(|failure| failure.index);
-    if failures.is_empty() { Ok(()) } else { Err(failures) }
+/// What failed, gathered from all tasks. Allocates only where something did.
+pub(crate) struct Failures<F>(Mutex<Vec<F>>);
+
+impl<F> Failures<F> {
+    pub(crate) fn new() -> Self {
+        Failures(Mutex::new(Vec::new()))
+    }
+
+    pub(crate) fn add(&self, found: impl IntoIterator<Item = F>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+    }
+
+    /// All of them, in the order of their places.
+    pub(crate) fn finish(self, place: impl Fn(&F) -> usize) -> Result<(), Vec<F>> {
+        let mut failures = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failures.sort_unstable_by_key(place);
+        if failures.is_empty() { Ok(()) } else { Err(failures) }
+    }
 }
 
 fn lanes_scratch<T: Element>(n: usize, cols: usize, count: usize, par: Par) -> StackReq {
@@ -208,16 +222,16 @@ fn invert_large<T: Element>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Vec<Failure<T>>> {
-    let failures = Mutex::new(Vec::new());
+    let failures = Failures::new();
     groups::for_each(count, par, |par| cholesky::damped_inverse_scratch::<T>(n, par), stack, &|index, par, stack| {
         let (a, scale, damping) = matrices.a(index);
         // SAFETY: each matrix is one task's.
         let out = unsafe { matrices.out(index) };
         if let Err(pivot) = cholesky::damped_inverse(out, a, scale, damping, triangle, par, stack) {
-            failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Failure { index, pivot });
+            failures.add([Failure { index, pivot }]);
         }
     });
-    finish(failures)
+    failures.finish(|failure| failure.index)
 }
 
 fn inverse_scratch<T: Element>(n: usize, count: usize, par: Par) -> StackReq {
@@ -323,14 +337,14 @@ fn solve_large<T: Element>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Vec<Failure<T>>> {
-    let failures = Mutex::new(Vec::new());
+    let failures = Failures::new();
     groups::for_each(count, par, |par| large_solve_scratch::<T>(n, cols, par), stack, &|index, par, stack| {
         let (mut memory, stack) = stack.make_aligned_with::<T>(n * n, ALIGN, |_| T::zero());
         let Ok(mut l) = MatMut::new(&mut memory, [n, n]) else { unreachable!("n n elements") };
         let (a, scale, damping) = batch.a(index);
         match cholesky::damped_cholesky(l.rb_mut(), a, scale, damping, par, stack) {
             Err(pivot) => {
-                failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Failure { index, pivot });
+                failures.add([Failure { index, pivot }]);
             }
             Ok(()) => {
                 // SAFETY: each matrix is one task's.
@@ -340,7 +354,7 @@ fn solve_large<T: Element>(
             }
         }
     });
-    finish(failures)
+    failures.finish(|failure| failure.index)
 }
 
 fn large_solve_scratch<T: Element>(n: usize, cols: usize, par: Par) -> StackReq {

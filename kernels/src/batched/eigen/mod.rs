@@ -16,6 +16,7 @@ mod ql;
 pub(crate) mod room;
 mod tridiagonal;
 
+use crate::batched::Failures;
 use crate::batched::lanes::Lanes;
 use crate::conv::groups::SharedGroups;
 use crate::element::Element;
@@ -23,7 +24,6 @@ use crate::engine::kernels::Kernels;
 use crate::engine::{Buffers, aligned};
 use crate::par::Par;
 use crate::view::{MatMut, View, ViewMut};
-use core::sync::atomic::{AtomicUsize, Ordering};
 use dyn_stack::{MemStack, StackReq};
 use room::Room;
 
@@ -43,33 +43,19 @@ pub fn sweeps(n: usize) -> usize {
 pub enum Cause {
     /// It holds NaN or infinity.
     NotFinite,
-    /// An eigenvalue is larger than the largest number.
-    Overflow,
+    /// An eigenvalue, the first named by its place among them, is larger than the largest number.
+    Overflow(usize),
     /// Too many sweeps.
     NoConvergence,
 }
 
-/// The first matrix of a batch that was not decomposed.
+/// A matrix of a batch that was not decomposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Failure {
     /// Its place in the batch.
     pub matrix: usize,
     /// Why.
     pub cause: Cause,
-}
-
-impl Failure {
-    const CAUSES: [Cause; 3] = [Cause::NotFinite, Cause::Overflow, Cause::NoConvergence];
-
-    /// Ordered by the matrix.
-    fn code(self) -> usize {
-        self.matrix * Self::CAUSES.len() + self.cause as usize
-    }
-
-    fn decode(code: usize) -> Option<Self> {
-        let count = Self::CAUSES.len();
-        (code != usize::MAX).then(|| Failure { matrix: code / count, cause: Self::CAUSES[code % count] })
-    }
 }
 
 /// Groups of lanes of one task: a power of two. More hide the latency of a chase; fewer leave room in L2 and find work for all threads.
@@ -86,8 +72,8 @@ const SMALL: usize = 32;
 /// multiply-adds each.
 ///
 /// # Errors
-/// The first matrix that is not finite or did not converge. The outputs of every such matrix are as they were, those of the others are
-/// the same as without it.
+/// The matrices that are not finite or did not converge, in order. Their outputs are as they were, those of the others are the same as
+/// without them.
 ///
 /// # Panics
 /// If shapes disagree, `n > MAX`, or `stack` holds less than [`symmetric_eigen_scratch`].
@@ -98,7 +84,7 @@ pub fn symmetric_eigen<T: Element>(
     limit: usize,
     par: Par,
     stack: &mut MemStack,
-) -> Result<(), Failure> {
+) -> Result<(), Vec<Failure>> {
     let [batch, n, columns] = a.shape();
     assert!(n == columns && n <= MAX, "symmetric_eigen: {n} x {columns}");
     assert!(values.shape() == [batch, n] && vectors.shape() == [batch, n, n], "symmetric_eigen: shapes differ");
@@ -116,17 +102,15 @@ pub fn symmetric_eigen<T: Element>(
     // SAFETY: the same elements; row b becomes a matrix of one row.
     let rows = unsafe { values.reshaped([0, 0], [batch, 1, n], [step, 0, entry_step]) };
     let job = Job { a, limit, values: SharedGroups::new(rows), vectors: SharedGroups::new(vectors), kernels };
-    let failure = AtomicUsize::new(usize::MAX);
+    let failures = Failures::new();
     par.enter(|| {
         par.for_each(batch.div_ceil(each), &|worker, task| {
             // SAFETY: one task at a time has this worker's number.
             let memory = unsafe { memory.part(worker) };
-            if let Some(first) = job.run(task * each, groups, memory) {
-                failure.fetch_min(first.code(), Ordering::Relaxed);
-            }
+            job.run(task * each, groups, memory, &failures);
         });
     });
-    Failure::decode(failure.into_inner()).map_or(Ok(()), Err)
+    failures.finish(|failure| failure.matrix)
 }
 
 /// Scratch of [`symmetric_eigen`].
@@ -148,11 +132,12 @@ struct Job<'a, T: Element> {
 
 impl<T: Element> Job<'_, T> {
     /// Decomposes the matrices from `first` on that fit into `groups` groups.
-    fn run(&self, first: usize, groups: usize, memory: &mut [T]) -> Option<Failure> {
+    fn run(&self, first: usize, groups: usize, memory: &mut [T], failures: &Failures<Failure>) {
         let ([batch, n, _], lanes) = (self.a.shape(), self.kernels.lanes);
         let mut parts = memory.chunks_exact_mut(Room::<T>::len(n, lanes));
         let used = (batch - first).div_ceil(lanes).next_power_of_two().min(groups);
-        let mut rooms = [Room::<T>::new(n, lanes, parts.next()?); GROUPS];
+        let Some(part) = parts.next() else { return };
+        let mut rooms = [Room::<T>::new(n, lanes, part); GROUPS];
         for (room, part) in rooms.iter_mut().skip(1).zip(parts) {
             *room = Room::new(n, lanes, part);
         }
@@ -164,15 +149,13 @@ impl<T: Element> Job<'_, T> {
         let matrices: [_; GROUPS] = core::array::from_fn(sources);
         // SAFETY: the kernels belong to an ISA this CPU has; the rooms are this task's.
         unsafe { (self.kernels.eigen[used.ilog2() as usize])(&rooms[..used], &matrices, self.limit) };
-        let mut failure = None;
         for (group, room) in rooms.iter().enumerate().take(used) {
-            failure = failure.or(self.write(room, first + group * lanes, count(group)));
+            self.write(room, first + group * lanes, count(group), failures);
         }
-        failure
     }
 
     /// Writes the results of `count` lanes.
-    fn write(&self, room: &Room<T>, first: usize, count: usize) -> Option<Failure> {
+    fn write(&self, room: &Room<T>, first: usize, count: usize, failures: &Failures<Failure>) {
         let ([_, n, _], lanes) = (self.a.shape(), self.kernels.lanes);
         let size = n * room.ld;
         // SAFETY: the kernel has written them, and the room is this task's.
@@ -184,27 +167,26 @@ impl<T: Element> Job<'_, T> {
                 core::slice::from_raw_parts(room.stage.add(2 * lanes), lanes),
             )
         };
-        let mut failure = None;
+        let finite = |j: usize, lane: usize| d[j * lanes + lane].is_finite();
+        let rank = |j: usize, lane: usize| ranks[j * lanes + lane].to_usize().unwrap_or(0);
         for lane in 0..count {
             let matrix = first + lane;
             let cause = match status[lane] {
                 left if left.is_nan() => Some(Cause::NotFinite),
                 left if left > T::zero() => Some(Cause::NoConvergence),
-                _ if (0..n).any(|j| !d[j * lanes + lane].is_finite()) => Some(Cause::Overflow),
-                _ => None,
+                _ => (0..n).filter(|&j| !finite(j, lane)).map(|j| rank(j, lane)).min().map(Cause::Overflow),
             };
             if let Some(cause) = cause {
-                failure = failure.or(Some(Failure { matrix, cause }));
+                failures.add([Failure { matrix, cause }]);
                 continue;
             }
             // SAFETY: each matrix belongs to one task.
             let (mut values, vectors) = unsafe { (self.values.matrix(matrix), self.vectors.matrix(matrix)) };
-            for (d, ranks) in d.chunks_exact(lanes).zip(ranks.chunks_exact(lanes)) {
-                values.set([0, ranks[lane].to_usize().unwrap_or(0)], d[lane]);
+            for j in 0..n {
+                values.set([0, rank(j, lane)], d[j * lanes + lane]);
             }
             self.write_columns(vectors, &columns[lane * size..][..size], room.ld);
         }
-        failure
     }
 
     /// `out[i, j] <- columns[j ld + i]`.
