@@ -122,7 +122,8 @@ pub(crate) unsafe fn eigen<T: Float, S: Simd<T>, const G: usize>(
     }
 }
 
-/// Multiplies each matrix by a power of two that makes its largest entry of order 1, or, if an entry is not finite, replaces it by zero.
+/// Multiplies each matrix by a power of two that makes its largest entry of order 1, or, if an entry is not finite, replaces it by zero, so that
+/// its lane, which is reported anyway, keeps no other waiting.
 ///
 /// # Safety
 /// As [`eigen`].
