@@ -203,7 +203,7 @@ template <class T> __device__ __forceinline__ void conv_assemble(const ConvAssem
 
 struct ConvWindowsParams {
     ConvImages x;
-    void* rows; // [group][image][feature]
+    void* rows; // [image][group][feature]
     double scale;
     ConvGeometry geometry;
     ConvFeatures features;
@@ -211,14 +211,14 @@ struct ConvWindowsParams {
 };
 static_assert(sizeof(ConvWindowsParams) == 160, "as in Rust");
 
-// rows[group][image][feature] <- scale sum over outputs, one warp each. grid: groups x images x features / 8, 256 threads.
+// rows[image][group][feature] <- scale sum over outputs, one warp each. grid: groups x images x features / 8, 256 threads.
 template <class I> __device__ __forceinline__ void conv_window_sums(const ConvWindowsParams& p) {
     using T = typename Widened<I>::Type;
     const int count = p.features.channels * p.features.taps, lane = threadIdx.x % 32;
     const long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     const int feature = (int)(row % count);
-    const long long image = row / count % p.x.images, group = row / count / p.x.images;
-    if (group >= p.groups) {
+    const long long group = row / count % p.groups, image = row / count / p.groups;
+    if (image >= p.x.images) {
         return;
     }
     const ConvTap tap(p.geometry, p.features.tap(feature));
@@ -241,7 +241,7 @@ template <class I> __device__ __forceinline__ void conv_window_sums(const ConvWi
 
 struct ConvBiasParams {
     ConvOutput out;
-    const void* rows; // [group][image][feature]
+    const void* rows; // [image][group][feature]
     long long outputs; // of all images
     int images;
     int features;
@@ -259,7 +259,7 @@ template <class T> __device__ __forceinline__ void conv_bias(const ConvBiasParam
     }
     T sum = j == p.features ? (T)p.outputs : (T)0;
     for (int image = 0; image < p.images && j < p.features; image++) {
-        sum += ((const T*)p.rows)[(group * p.images + image) * p.features + j];
+        sum += ((const T*)p.rows)[((long long)image * p.groups + group) * p.features + j];
     }
     p.out.blend<T>(group, p.features, j, sum);
 }

@@ -11,6 +11,7 @@
 //! | [`pending`] | what only the device knows, such as a pivot that fails: waited for explicitly |
 //! | [`compile`], [`cache`] | sources to machine code, kept in memory and on disk |
 //! | `launch` | a kernel's geometry and its launch |
+//! | [`convolution`] | covariances of a convolution's patches |
 //! | [`peak`] | the device's own limits |
 //!
 //! **Order.** Work is enqueued on the stream that is given and returns at once. What one stream does is in order; memory that another stream
@@ -18,6 +19,7 @@
 
 pub mod cache;
 pub mod compile;
+pub mod convolution;
 pub mod device;
 mod error;
 mod launch;

@@ -10,6 +10,7 @@
 //! of images and the tile's side, so results do not depend on the device. The structs are those of `conv_covariance.cuh`.
 
 use bytemuck::{Pod, Zeroable};
+use foof_kernels::conv::Conv;
 use foof_kernels::conv::classes::{Classes, Sum};
 
 /// Items that a batch is cut into if it is large enough: two blocks for each of 132 multiprocessors, four times over.
@@ -242,6 +243,23 @@ impl Tables {
             partials,
             depth: longest as usize + classes.longest_window(),
         })
+    }
+
+    /// Phases that are packed.
+    pub(crate) fn phase_count(&self) -> usize {
+        self.phases.iter().map(Vec::len).product()
+    }
+
+    /// Of each phase, its first sample along each axis, in the order that [`SumEntry::phases`] counts.
+    pub(crate) fn first_samples(&self) -> Vec<i32> {
+        let [z, y, x] = &self.phases;
+        let triples = z.iter().flat_map(|&z| y.iter().flat_map(move |&y| x.iter().map(move |&x| [z, y, x])));
+        triples.flatten().map(|sample| sample as i32).collect()
+    }
+
+    /// Whether the images are one phase: every sample.
+    pub(crate) fn every_sample(&self, conv: &Conv) -> bool {
+        conv.axes3().iter().all(|axis| axis.stride == 1)
     }
 
     /// Multiply-adds, of whole tiles.

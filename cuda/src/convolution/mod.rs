@@ -1,0 +1,143 @@
+//! Covariances of a convolution's patches on a device, without an unfolded matrix; the algorithms are those of `docs/convolution.md`, on one thread
+//! block for each tile and chunk.
+
+mod launch;
+mod params;
+mod plan;
+mod tables;
+mod tile;
+
+use crate::compile::Source;
+use crate::error::CudaError;
+use crate::memory::Buffer;
+use crate::scratch::{Scratch, ScratchReq};
+use crate::stream::Stream;
+use crate::view::{View, ViewMut};
+use foof_kernels::Input;
+use foof_kernels::conv::ConvSpec;
+use foof_kernels::covariance::{Bias, Sharing};
+use launch::{Call, along_rows};
+use plan::{Chunks, Form};
+use tables::{Fold, Item, PairEntry, SumEntry};
+
+pub use plan::{Plan, Rung};
+pub use tile::Math;
+pub(crate) use tile::Kind;
+
+/// Everything but the tiles.
+pub(crate) static SOURCE: Source =
+    Source { file: "conv_covariance.cu", text: include_str!("../../kernels/conv_covariance.cu") };
+
+/// The correlation form's tiles.
+pub(crate) static CORRELATE: Source =
+    Source { file: "conv_correlate.cu", text: include_str!("../../kernels/conv_correlate.cu") };
+
+/// The implicit unfold's tiles.
+pub(crate) static UNFOLD: Source =
+    Source { file: "conv_unfold.cu", text: include_str!("../../kernels/conv_unfold.cu") };
+
+/// The side of an implicit unfold's tiles.
+const SIDE: usize = 64;
+
+/// A [`Plan`] and its tables on a device. Made once for a geometry and a size of batch.
+#[derive(Debug)]
+pub struct DevicePlan {
+    plan: Plan,
+    tables: Option<DeviceTables>,
+}
+
+#[derive(Debug)]
+struct DeviceTables {
+    sums: Buffer<SumEntry>,
+    items: Buffer<Item>,
+    folds: Buffer<Fold>,
+    pairs: Buffer<PairEntry>,
+    /// Of each phase, its first sample along each axis.
+    phases: Buffer<i32>,
+}
+
+impl DevicePlan {
+    /// Copies the plan's tables to the stream's device.
+    ///
+    /// # Errors
+    /// [`CudaError::OutOfMemory`], [`CudaError::Driver`].
+    pub fn new(plan: Plan, stream: &Stream) -> Result<DevicePlan, CudaError> {
+        let tables = match &plan.form {
+            Form::Correlation(tables) => Some(DeviceTables {
+                sums: Buffer::from_host(stream, &tables.sums)?,
+                items: Buffer::from_host(stream, &tables.items)?,
+                folds: Buffer::from_host(stream, &tables.folds)?,
+                pairs: Buffer::from_host(stream, &tables.pairs)?,
+                phases: Buffer::from_host(stream, &tables.first_samples())?,
+            }),
+            Form::Plain | Form::Unfold(_) => None,
+        };
+        Ok(DevicePlan { plan, tables })
+    }
+
+    /// What it computes.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+/// For each group `out[g] <- beta out[g] + alpha sum over images and outputs of patch patch^T`; reduced: of the mean patch of each image.
+/// `out` is `[groups, size, size]`, `size` being the plan's `factor_size()`; `x` `[N, C, Z, Y, X]`, any strides. `plan.multiply_adds()`;
+/// reduced `N size² / 2`.
+///
+/// # Errors
+/// [`CudaError::OtherDevice`], [`CudaError::OtherStream`], [`CudaError::Scratch`], [`CudaError::TooLarge`] for images whose strides reach too far,
+/// [`CudaError::Launch`], and those of compilation.
+///
+/// # Panics
+/// If shapes disagree, or the plan was made for another type or number of images.
+pub fn covariance<I: Input>(
+    out: ViewMut<'_, I::Acc, 3>,
+    x: View<'_, I, 5>,
+    plan: &DevicePlan,
+    spec: &ConvSpec<I::Acc>,
+    stream: &Stream,
+    scratch: &mut Scratch,
+) -> Result<(), CudaError> {
+    let conv = plan.plan.conv();
+    let (groups, size) = (conv.groups(), conv.factor_size());
+    assert_eq!(out.shape(), [groups, size, size], "conv covariance: the output's shape");
+    assert_eq!(x.shape(), conv.input_shape(plan.plan.images), "conv covariance: the images' shape");
+    assert!(plan.plan.suits::<I>(), "conv covariance: a plan for another type");
+    out.as_view().check_device("out", stream)?;
+    x.check_device("x", stream)?;
+    scratch.check(stream, self::scratch::<I>(&plan.plan, spec.sharing))?;
+    let call = Call { out: along_rows(out.as_view(), spec.triangle), x, plan, spec, stream };
+    call.run(&mut scratch.arena())
+}
+
+/// Scratch of [`covariance`].
+pub fn scratch<I: Input>(plan: &Plan, sharing: Sharing) -> ScratchReq {
+    let conv = plan.conv();
+    let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+    let acc = |sizes: &[usize]| product(sizes).map_or(ScratchReq::OVERFLOW, ScratchReq::new::<I::Acc>);
+    let groups = conv.groups();
+    let windows = acc(&[groups, plan.images, conv.features()]);
+    let form = match &plan.form {
+        Form::Plain => ScratchReq::EMPTY,
+        Form::Unfold(chunks) => acc(&[groups, slots(chunks)]),
+        Form::Correlation(tables) => {
+            let [z, y, x] = tables.pitch;
+            let packed = product(&[groups, tables.phase_count(), plan.images, z, y, x, tables.width]);
+            let partials = acc(&[groups, tables.partials, tables.side * tables.side]);
+            packed.map_or(ScratchReq::OVERFLOW, ScratchReq::new::<I>).and(partials).and(match conv.bias() {
+                Bias::With => windows,
+                Bias::Without => ScratchReq::EMPTY,
+            })
+        }
+    };
+    match sharing {
+        Sharing::Expand => form,
+        Sharing::Reduce => windows.and(acc(&[groups, slots(&Chunks::of_rows(conv, plan.images, SIDE))])),
+    }
+}
+
+/// Elements of the slots of an implicit unfold's group.
+fn slots(chunks: &Chunks) -> usize {
+    if chunks.count > 1 { chunks.count * chunks.tiles * SIDE * SIDE } else { 0 }
+}
