@@ -22,7 +22,6 @@ use tables::{Fold, Item, PairEntry, SumEntry};
 
 pub use plan::{Plan, Rung};
 pub use tile::Math;
-pub(crate) use tile::Kind;
 
 /// Everything but the tiles.
 pub(crate) static SOURCE: Source =

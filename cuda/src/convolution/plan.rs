@@ -3,6 +3,7 @@
 use super::tables::{Tables, TooLarge, cost};
 use super::tile::{Math, Tile};
 use crate::error::CudaError;
+use crate::launch::MOST_BLOCKS;
 use crate::stream::Precision;
 use core::any::TypeId;
 use core::fmt;
@@ -211,7 +212,10 @@ fn check<I>(conv: &Conv, images: usize) -> Result<(), CudaError> {
         if value < MOST { Ok(()) } else { Err(CudaError::TooLarge { what, value, most: MOST - 1 }) }
     };
     fits("images", images)?;
-    fits("groups", conv.groups().saturating_mul(MOST >> 16))?;
+    let (groups, most) = (conv.groups(), MOST_BLOCKS as usize);
+    if groups > most {
+        return Err(CudaError::TooLarge { what: "groups", value: groups, most });
+    }
     fits("factor_size", conv.factor_size())?;
     fits("outputs of an image", conv.positions())?;
     for axis in conv.axes3() {
