@@ -65,20 +65,46 @@ template <class Tile> __device__ __forceinline__ void covariance_tile(const Cova
     Value* finished = (Value*)shared;
     to_shared(tile, finished);
     if (p.chunks == 1) {
-        blend_symmetric<Tile>(finished, output<Value>(p), place.row * Tile::side, place.column * Tile::side);
+        blend_symmetric<Tile::side, Tile::side, Tile::threads>(finished, output<Value>(p), place.row * Tile::side, place.column * Tile::side);
     } else {
         to_slot<Tile>(finished, (Value*)p.slots + ((long long)blockIdx.y * gridDim.x + blockIdx.x) * (Tile::side * Tile::side));
     }
 }
 
-// grid: tiles of the triangle; as many threads as the tile has.
-template <class Tile> __device__ __forceinline__ void covariance_finish(const CovarianceParams& p) {
-    using T = typename Tile::Value;
+// Adds chunks in their order. grid: tiles of the triangle x bands of rows, so that many blocks share one deep tile.
+constexpr int BAND = 8, FINISH_THREADS = 128;
+
+template <class T, int SIDE> __device__ __forceinline__ void covariance_finish(const CovarianceParams& p) {
     SHARED(T, shared);
-    constexpr int SLOT = Tile::side * Tile::side;
-    const TilePlace place = triangle_tile(blockIdx.x, (p.size + Tile::side - 1) / Tile::side);
-    sum_slots<Tile>((const T*)p.slots + (long long)blockIdx.x * SLOT, p.chunks, (long long)gridDim.x * SLOT, shared);
-    blend_symmetric<Tile>(shared, output<T>(p), place.row * Tile::side, place.column * Tile::side);
+    constexpr int SLOT = SIDE * SIDE, EACH = BAND * SIDE / FINISH_THREADS, AT_ONCE = 8;
+    const long long step = (long long)gridDim.x * SLOT; // from a chunk's slot to the next one's
+    const T* slot = (const T*)p.slots + (long long)blockIdx.x * SLOT + (long long)blockIdx.y * (BAND * SIDE) + threadIdx.x;
+    T sum[EACH] = {};
+    for (int chunk = 0; chunk < p.chunks; chunk += AT_ONCE) {
+        T next[AT_ONCE][EACH];
+#pragma unroll
+        for (int c = 0; c < AT_ONCE; c++) { // All loads before the first addition.
+#pragma unroll
+            for (int e = 0; e < EACH; e++) {
+                next[c][e] = chunk + c < p.chunks ? slot[(chunk + c) * step + e * FINISH_THREADS] : 0;
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < AT_ONCE; c++) {
+#pragma unroll
+            for (int e = 0; e < EACH; e++) {
+                sum[e] += next[c][e];
+            }
+        }
+    }
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+        const int at = e * FINISH_THREADS + threadIdx.x;
+        shared[at / SIDE * (SIDE + 1) + at % SIDE] = sum[e];
+    }
+    __syncthreads();
+    const TilePlace place = triangle_tile(blockIdx.x, (p.size + SIDE - 1) / SIDE);
+    blend_symmetric<BAND, SIDE, FINISH_THREADS>(shared, output<T>(p), place.row * SIDE + blockIdx.y * BAND, place.column * SIDE);
 }
 
 // grid: size x size entries, 256 threads. Those above the diagonal have nothing to do.
@@ -114,9 +140,9 @@ template <class T> __device__ __forceinline__ void covariance_plain(const Covari
         covariance_tile<__VA_ARGS__>(p);                                                                               \
     }                                                                                                                  \
     KERNEL(name)
-#define FINISH(name, ...)                                                                                              \
-    extern "C" __global__ void __launch_bounds__((__VA_ARGS__::threads)) name(const CovarianceParams p) {              \
-        covariance_finish<__VA_ARGS__>(p);                                                                             \
+#define FINISH(name, T, SIDE)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(FINISH_THREADS) name(const CovarianceParams p) {                      \
+        covariance_finish<T, SIDE>(p);                                                                                 \
     }                                                                                                                  \
     KERNEL(name)
 
@@ -129,16 +155,16 @@ PLAIN(covariance_plain_f16, f16)
 // 2
 TILES(covariance_fma_128_f32, 2, Fma128<float>)
 TILES(covariance_fma_64_f32, 4, Fma64<float>)
-TILES(covariance_fma_64_f64, 2, Fma64<double>)
+TILES(covariance_fma_64_f64, 3, Fma64<double>)
 
 // 3, and what is exact in tensor cores: products of half-width inputs, and all of f64
 TILES(covariance_tf32x3_128_f32, 1, Mma128<float, Tf32x3<float>>)
 TILES(covariance_tf32x3_64_f32, 3, Mma64<float, Tf32x3<float>>)
-TILES(covariance_mma_64_f64, 2, Mma64<double, F64>)
+TILES(covariance_mma_64_f64, 3, Mma64<double, F64>)
 TILES(covariance_mma_128_bf16, 1, Mma128<bf16, Bf16Promoted<bf16>>)
-TILES(covariance_mma_64_bf16, 3, Mma64<bf16, Bf16Promoted<bf16>>)
-TILES(covariance_mma_128_f16, 1, Mma128<f16, Tf32x3<f16>>)
-TILES(covariance_mma_64_f16, 3, Mma64<f16, Tf32x3<f16>>)
+TILES(covariance_mma_64_bf16, 4, Mma64<bf16, Bf16Promoted<bf16>>)
+TILES(covariance_mma_128_f16, 2, Mma128<f16, Tf32x3<f16>>)
+TILES(covariance_mma_64_f16, 4, Mma64<f16, Tf32x3<f16>>)
 
 // Options
 TILES(covariance_tf32_128_f32, 2, Mma128<float, Tf32<float>>)
@@ -146,6 +172,6 @@ TILES(covariance_tf32_64_f32, 4, Mma64<float, Tf32<float>>)
 TILES(covariance_bf16_128_f32, 2, Mma128<float, Bf16<float>>)
 TILES(covariance_bf16_64_f32, 4, Mma64<float, Bf16<float>>)
 
-FINISH(covariance_finish_128_f32, Fma128<float>)
-FINISH(covariance_finish_64_f32, Fma64<float>)
-FINISH(covariance_finish_64_f64, Fma64<double>)
+FINISH(covariance_finish_128_f32, float, 128)
+FINISH(covariance_finish_64_f32, float, 64)
+FINISH(covariance_finish_64_f64, double, 64)

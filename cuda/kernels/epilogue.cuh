@@ -23,19 +23,6 @@ template <class Tile> __device__ __forceinline__ void to_slot(const typename Til
     }
 }
 
-// The sum of `count` slots, `step` elements apart, in their order; to shared memory, seen by all threads.
-template <class Tile>
-__device__ __forceinline__ void sum_slots(const typename Tile::Value* slot, int count, long long step, typename Tile::Value* shared) {
-    for (int p = threadIdx.x; p < Tile::side * Tile::side; p += Tile::threads) {
-        typename Tile::Value sum = slot[p];
-        for (int c = 1; c < count; c++) {
-            sum += slot[c * step + p];
-        }
-        shared[p / Tile::side * finished_lead<Tile> + p % Tile::side] = sum;
-    }
-    __syncthreads();
-}
-
 // `alpha x + beta old`, rounded as on the CPU. With `beta = 0` the old value is not read: it may be NaN.
 template <class T> __device__ __forceinline__ T blended(T x, const T* old, T alpha, T beta) { return beta == 0 ? alpha * x : fma(alpha, x, beta * *old); }
 
@@ -50,28 +37,28 @@ template <class T> struct Symmetric {
     __device__ __forceinline__ T* entry(int row, int column) const { return at + row * row_step + column * column_step; }
 };
 
-// Blends a finished tile, of rows from `row` and columns from `column`, into what of it lies on or below the diagonal.
-template <class Tile>
-__device__ __forceinline__ void blend_symmetric(typename Tile::Value* shared, const Symmetric<typename Tile::Value>& out, int row, int column) {
-    using T = typename Tile::Value;
-    const bool down = out.row_step == 1; // The output's columns are contiguous: neighbouring threads take neighbouring rows.
-    for (int p = threadIdx.x; p < Tile::side * Tile::side; p += Tile::threads) {
-        const int i = down ? p % Tile::side : p / Tile::side, j = down ? p / Tile::side : p % Tile::side;
-        if (row + i < out.size && column + j <= row + i) {
-            T* entry = out.entry(row + i, column + j);
-            T& finished = shared[i * finished_lead<Tile> + j];
-            finished = blended(finished, entry, out.alpha, out.beta);
-            *entry = finished;
-        }
-    }
-    if (out.full) {
-        __syncthreads();
-        for (int p = threadIdx.x; p < Tile::side * Tile::side; p += Tile::threads) {
-            const int i = down ? p / Tile::side : p % Tile::side, j = down ? p % Tile::side : p / Tile::side;
-            if (row + i < out.size && column + j < row + i) {
-                *out.entry(column + j, row + i) = shared[i * finished_lead<Tile> + j];
+// Blends finished entries, HEIGHT rows from `row` and WIDTH columns from `column`, from shared memory into what of the output's lower triangle they are.
+// As many threads as the block has.
+template <int HEIGHT, int WIDTH, int THREADS, class T>
+__device__ __forceinline__ void blend_symmetric(T* shared, const Symmetric<T>& out, int row, int column) {
+    // Neighbouring threads take neighbours in memory.
+    auto each = [&](bool along_columns, auto&& f) {
+        for (int p = threadIdx.x; p < HEIGHT * WIDTH; p += THREADS) {
+            const int i = along_columns ? p % HEIGHT : p / WIDTH, j = along_columns ? p / HEIGHT : p % WIDTH;
+            if (row + i < out.size && column + j <= row + i) {
+                f(row + i, column + j, shared[i * (WIDTH + 1) + j]);
             }
         }
+    };
+    const bool columns = out.row_step == 1;
+    each(columns, [&](int i, int j, T& finished) {
+        T* entry = out.entry(i, j);
+        finished = blended(finished, entry, out.alpha, out.beta);
+        *entry = finished;
+    });
+    if (out.full) {
+        __syncthreads();
+        each(!columns, [&](int i, int j, T& finished) { *out.entry(j, i) = finished; });
     }
 }
 

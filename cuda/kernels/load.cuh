@@ -30,29 +30,20 @@ template <class T> __device__ __forceinline__ T one() { return (T)1; }
 template <> __device__ __forceinline__ bf16 one<bf16>() { return bf16{0x3f80}; }
 template <> __device__ __forceinline__ f16 one<f16>() { return f16{0x3c00}; }
 
-// BYTES of them, or as many as exist, the rest zero. Both addresses are multiples of BYTES.
-template <int BYTES> __device__ __forceinline__ void copy_async(void* to, const void* from, int bytes) {
-    if constexpr (BYTES == 16) {
-        cp_async16(to, from, bytes);
-    } else if constexpr (BYTES == 8) {
-        cp_async8(to, from, bytes);
-    } else {
-        cp_async4(to, from, bytes);
-    }
-}
-
-// One element, or zero. Two bytes are too few for an asynchronous copy.
+// Two bytes are too few for an asynchronous copy.
 template <class T> __device__ __forceinline__ void copy_element(T* to, const T* from, bool exists) {
     if constexpr (sizeof(T) == 2) {
         *to = exists ? *from : T{0};
+    } else if constexpr (sizeof(T) == 4) {
+        cp_async4(to, from, exists ? 4 : 0);
     } else {
-        copy_async<(int)sizeof(T)>(to, from, exists ? (int)sizeof(T) : 0);
+        cp_async8(to, from, exists ? 8 : 0);
     }
 }
 
-// How an operand is read, which the host chooses: the bytes of a vector along contiguous columns, where the operand's first address and all steps
-// between depths are multiples of them; or single elements, of neighbouring columns or of neighbouring depths, whichever are closer.
-enum Reading { BY_DEPTH = 1, BY_COLUMN = 2, VECTORS_4 = 4, VECTORS_8 = 8, VECTORS_16 = 16 };
+// How an operand is read, which the host chooses: single elements, of neighbouring depths or of neighbouring columns, whichever lie closer; or vectors of
+// 4 or 16 bytes along contiguous columns, where the operand's address and all steps between depths are multiples of them.
+enum Reading { BY_DEPTH = 0, BY_COLUMN = 1, PAIRS = 4, VECTORS = 16 };
 
 // Depth k is row `first + k` of rows `step` apart; or, where `count` is not zero, position `first + k` of datapoints `datapoint` apart that have
 // `count` positions each.
@@ -80,11 +71,12 @@ template <class T, class Depths> struct Columns {
     int reading;          // Reading
 
     template <class Tile> __device__ __forceinline__ void load(T* stage, int from) const {
-        switch (reading) {
-        case VECTORS_16: vectors<Tile, 16>(stage, from); break;
-        case VECTORS_8: vectors<Tile, 8>(stage, from); break;
-        case VECTORS_4: vectors<Tile, 4>(stage, from); break;
-        default: elements<Tile>(stage, from, reading == BY_DEPTH);
+        if (reading == VECTORS) {
+            vectors<Tile, 16>(stage, from);
+        } else if (sizeof(T) == 2 && reading == PAIRS) {
+            vectors<Tile, 4>(stage, from);
+        } else {
+            elements<Tile>(stage, from);
         }
     }
 
@@ -100,31 +92,33 @@ template <class T, class Depths> struct Columns {
         }
     }
 
-    template <class Tile> __device__ __forceinline__ void elements(T* stage, int from, bool by_depth) const {
+    template <class Tile> __device__ __forceinline__ void elements(T* stage, int from) const {
+#pragma unroll 1
         for (int p = threadIdx.x; p < Tile::depth * Tile::side; p += Tile::threads) {
-            if (by_depth) {
-                element<Tile>(stage, from, p % Tile::depth, p / Tile::depth);
-            } else {
-                element<Tile>(stage, from, p / Tile::side, p % Tile::side);
-            }
+            const bool by_depth = reading == BY_DEPTH;
+            element<Tile>(stage, from, by_depth ? p % Tile::depth : p / Tile::side, by_depth ? p / Tile::depth : p % Tile::side);
         }
     }
 
     template <class Tile, int BYTES> __device__ __forceinline__ void vectors(T* stage, int from) const {
-        constexpr int LENGTH = BYTES / (int)sizeof(T) > 0 ? BYTES / (int)sizeof(T) : 1;
-        constexpr int ROW = Tile::side / LENGTH;
-        const bool mixed = ones >= 0 && ones < Tile::side;
-        const int with_one = mixed ? ones / LENGTH * LENGTH : -1;
-#pragma unroll
+        constexpr int LENGTH = BYTES / (int)sizeof(T) > 0 ? BYTES / (int)sizeof(T) : 1, ROW = Tile::side / LENGTH;
+        const int with_one = ones >= 0 && ones < Tile::side ? ones / LENGTH * LENGTH : -1;
+#pragma unroll 1 // Unrolled, addresses take registers that the tile needs.
         for (int p = threadIdx.x; p < Tile::depth * ROW; p += Tile::threads) {
             const int k = p / ROW, i = p % ROW * LENGTH;
+            const int length = from + k < depth ? min(max(columns - i, 0), LENGTH) : 0;
+            const T* source = length > 0 ? base + depths.at(from + k) + i : base;
+            T* to = stage + k * Tile::lead + i;
             if (i == with_one) {
                 continue;
             }
-            const int length = from + k < depth ? min(max(columns - i, 0), LENGTH) : 0;
-            copy_async<LENGTH * (int)sizeof(T)>(stage + k * Tile::lead + i, length > 0 ? base + depths.at(from + k) + i : base, length * (int)sizeof(T));
+            if constexpr (BYTES == 16) {
+                cp_async16(to, source, length * (int)sizeof(T));
+            } else {
+                cp_async4(to, source, length * (int)sizeof(T));
+            }
         }
-        if (mixed) { // The vector that holds a one is stored element by element: no copy that is under way may meet it.
+        if (with_one >= 0) { // The vector that holds a one is stored element by element: no copy that is under way may meet it.
 #pragma unroll 1
             for (int p = threadIdx.x; p < Tile::depth * LENGTH; p += Tile::threads) {
                 element<Tile>(stage, from, p / LENGTH, with_one + p % LENGTH);

@@ -25,30 +25,25 @@ template <class Tile, class Left, class Right>
 __device__ __forceinline__ void multiply(Tile& tile, const Left& left, const Right& right, bool same, int depth, typename Tile::Stage* shared) {
     constexpr int OPERAND = Tile::depth * Tile::lead, AHEAD = Tile::stages - 1;
     const int steps = (depth + Tile::depth - 1) / Tile::depth;
-    auto load = [&](int step) {
-        typename Tile::Stage* stage = shared + step % Tile::stages * (2 * OPERAND);
-        left.template load<Tile>(stage, step * Tile::depth);
-        if (!same) {
-            right.template load<Tile>(stage + OPERAND, step * Tile::depth);
-        }
-    };
 #pragma unroll 1
-    for (int step = 0; step < AHEAD; step++) {
-        if (step < steps) {
-            load(step);
+    for (int step = -AHEAD; step < steps; step++) {
+        if (step >= 0) {
+            cp_async_wait<AHEAD - 1>();
+            __syncthreads(); // This step's stage has arrived for all threads, and all are done with the one before, which is filled next.
+        }
+        const int next = step + AHEAD;
+        if (next < steps) {
+            typename Tile::Stage* stage = shared + next % Tile::stages * (2 * OPERAND);
+            left.template load<Tile>(stage, next * Tile::depth);
+            if (!same) {
+                right.template load<Tile>(stage + OPERAND, next * Tile::depth);
+            }
         }
         cp_async_commit();
-    }
-#pragma unroll 1
-    for (int step = 0; step < steps; step++) {
-        cp_async_wait<AHEAD - 1>();
-        __syncthreads(); // This step's stage has arrived for all threads, and all are done with the one before, which is filled next.
-        if (step + AHEAD < steps) {
-            load(step + AHEAD);
+        if (step >= 0) {
+            const typename Tile::Stage* stage = shared + step % Tile::stages * (2 * OPERAND);
+            tile.step(stage, same ? stage : stage + OPERAND);
         }
-        cp_async_commit();
-        const typename Tile::Stage* stage = shared + step % Tile::stages * (2 * OPERAND);
-        tile.step(stage, same ? stage : stage + OPERAND);
     }
     cp_async_wait<0>();
     __syncthreads(); // The shared memory is free.
@@ -134,7 +129,7 @@ __device__ __forceinline__ uint32_t tf32(bf16 x) { return float_to_bits(widen(x)
 __device__ __forceinline__ uint32_t tf32(f16 x) { return float_to_bits(widen(x)); }
 
 template <class T> struct Tf32 {
-    static constexpr int rows = 16, depth = 8, values = 4;
+    static constexpr int rows = 16, depth = 8, values = 4, terms = 1;
     static constexpr bool promoted = false;
     struct Left {
         uint32_t a[4];
@@ -146,7 +141,7 @@ template <class T> struct Tf32 {
         uint32_t b[2];
         __device__ __forceinline__ void read(const T* at, int lead) { b[0] = tf32(at[0]), b[1] = tf32(at[4 * lead]); }
     };
-    __device__ __forceinline__ static void multiply(float (&d)[4], const Left& l, const Right& r) { mma_tf32(d, l.a, r.b); }
+    __device__ __forceinline__ static void multiply(int, float (&d)[4], const Left& l, const Right& r) { mma_tf32(d, l.a, r.b); }
 };
 
 // f32 accuracy: x = hi + lo up to 2^-23 |x|, both TF32; lo lo, of 2^-22 |x y|, is left out. Tensor cores may truncate as they add, so no chain runs
@@ -155,7 +150,7 @@ template <class T> struct Tf32x3 : Tf32<T> {
     static constexpr bool promoted = true;
 };
 template <> struct Tf32x3<float> {
-    static constexpr int rows = 16, depth = 8, values = 4;
+    static constexpr int rows = 16, depth = 8, values = 4, terms = 3;
     static constexpr bool promoted = true;
     __device__ __forceinline__ static void split(float x, uint32_t& hi, uint32_t& lo) {
         hi = to_tf32(x);
@@ -172,10 +167,14 @@ template <> struct Tf32x3<float> {
         uint32_t hi[2], lo[2];
         __device__ __forceinline__ void read(const float* at, int lead) { split(at[0], hi[0], lo[0]), split(at[4 * lead], hi[1], lo[1]); }
     };
-    __device__ __forceinline__ static void multiply(float (&d)[4], const Left& l, const Right& r) {
-        mma_tf32(d, l.lo, r.hi);
-        mma_tf32(d, l.hi, r.lo);
-        mma_tf32(d, l.hi, r.hi);
+    __device__ __forceinline__ static void multiply(int term, float (&d)[4], const Left& l, const Right& r) {
+        if (term == 0) {
+            mma_tf32(d, l.lo, r.hi);
+        } else if (term == 1) {
+            mma_tf32(d, l.hi, r.lo);
+        } else {
+            mma_tf32(d, l.hi, r.hi);
+        }
     }
 };
 
@@ -185,7 +184,7 @@ __device__ __forceinline__ uint32_t bf16_pair(bf16 a, bf16 b) { return a.bits | 
 __device__ __forceinline__ uint32_t bf16_pair(f16 a, f16 b) { return pack_bf16(widen(a), widen(b)); }
 
 template <class T> struct Bf16 {
-    static constexpr int rows = 16, depth = 16, values = 4;
+    static constexpr int rows = 16, depth = 16, values = 4, terms = 1;
     static constexpr bool promoted = false;
     struct Left {
         uint32_t a[4];
@@ -200,7 +199,7 @@ template <class T> struct Bf16 {
             b[0] = bf16_pair(at[0], at[4 * lead]), b[1] = bf16_pair(at[8 * lead], at[12 * lead]);
         }
     };
-    __device__ __forceinline__ static void multiply(float (&d)[4], const Left& l, const Right& r) { mma_bf16(d, l.a, r.b); }
+    __device__ __forceinline__ static void multiply(int, float (&d)[4], const Left& l, const Right& r) { mma_bf16(d, l.a, r.b); }
 };
 template <class T> struct Bf16Promoted : Bf16<T> {
     static constexpr bool promoted = true;
@@ -208,14 +207,14 @@ template <class T> struct Bf16Promoted : Bf16<T> {
 
 // f64 tensor cores round each multiply-add as IEEE 754 has it.
 struct F64 {
-    static constexpr int rows = 8, depth = 4, values = 2;
+    static constexpr int rows = 8, depth = 4, values = 2, terms = 1;
     static constexpr bool promoted = false;
     struct Left {
         double a;
         __device__ __forceinline__ void read(const double* at, int) { a = at[0]; }
     };
     using Right = Left;
-    __device__ __forceinline__ static void multiply(double (&d)[2], const Left& l, const Right& r) { mma_f64(d, l.a, r.a); }
+    __device__ __forceinline__ static void multiply(int, double (&d)[2], const Left& l, const Right& r) { mma_f64(d, l.a, r.a); }
 };
 
 // Matrix instructions: DOWN x ACROSS warps, each with SIDE / DOWN x SIDE / ACROSS sums.
@@ -223,20 +222,31 @@ template <class T, class Math, int SIDE, int DOWN, int ACROSS, int STAGES> struc
     using S = Shape<T, SIDE, 32 * DOWN * ACROSS, STAGES>;
     using Value = typename S::Value;
     static constexpr int ROWS = SIDE / DOWN / Math::rows, COLUMNS = SIDE / ACROSS / 8;
-    Value sum[ROWS][COLUMNS][Math::values];
+    Value sum[COLUMNS][ROWS][Math::values];
 
     __device__ __forceinline__ static int warp_row() { return (int)threadIdx.x / 32 / ACROSS * (SIDE / DOWN); }
     __device__ __forceinline__ static int warp_column() { return (int)threadIdx.x / 32 % ACROSS * (SIDE / ACROSS); }
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
-        for (int i = 0; i < ROWS; i++) {
+        for (int j = 0; j < COLUMNS; j++) {
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++) {
+            for (int i = 0; i < ROWS; i++) {
 #pragma unroll
                 for (int e = 0; e < Math::values; e++) {
-                    sum[i][j][e] = 0;
+                    sum[j][i][e] = 0;
                 }
+            }
+        }
+    }
+
+    // Term by term, so that an instruction does not wait for the one before.
+    __device__ __forceinline__ static void multiply_column(Value (&d)[ROWS][Math::values], const typename Math::Left (&a)[ROWS], const typename Math::Right& b) {
+#pragma unroll
+        for (int term = 0; term < Math::terms; term++) {
+#pragma unroll
+            for (int i = 0; i < ROWS; i++) {
+                Math::multiply(term, d[i], a[i], b);
             }
         }
     }
@@ -255,18 +265,18 @@ template <class T, class Math, int SIDE, int DOWN, int ACROSS, int STAGES> struc
             for (int j = 0; j < COLUMNS; j++) {
                 typename Math::Right b;
                 b.read(right + k * S::lead + j * 8, S::lead);
+if constexpr (Math::promoted) {
+                    Value product[ROWS][Math::values] = {};
+                    multiply_column(product, a, b);
 #pragma unroll
-                for (int i = 0; i < ROWS; i++) {
-                    if constexpr (Math::promoted) {
-                        Value product[Math::values] = {};
-                        Math::multiply(product, a[i], b);
+                    for (int i = 0; i < ROWS; i++) {
 #pragma unroll
                         for (int e = 0; e < Math::values; e++) {
-                            sum[i][j][e] += product[e];
+                            sum[j][i][e] += product[i][e];
                         }
-                    } else {
-                        Math::multiply(sum[i][j], a[i], b);
                     }
+                } else {
+                    multiply_column(sum[j], a, b);
                 }
             }
         }
@@ -275,20 +285,20 @@ template <class T, class Math, int SIDE, int DOWN, int ACROSS, int STAGES> struc
     template <class F> __device__ __forceinline__ void for_each(F&& f) const {
         const int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
 #pragma unroll
-        for (int i = 0; i < ROWS; i++) {
+        for (int j = 0; j < COLUMNS; j++) {
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++) {
+            for (int i = 0; i < ROWS; i++) {
 #pragma unroll
                 for (int e = 0; e < Math::values; e++) {
-                    f(warp_row() + i * Math::rows + g + e / 2 * 8, warp_column() + j * 8 + 2 * t + e % 2, sum[i][j][e]);
+                    f(warp_row() + i * Math::rows + g + e / 2 * 8, warp_column() + j * 8 + 2 * t + e % 2, sum[j][i][e]);
                 }
             }
         }
     }
 };
 
-// The sizes in use, by name: 128 for many tiles, two blocks on a multiprocessor; 64 for small or deep products.
+// The sizes in use: 128 where there are many tiles, 64 for small or deep products.
 template <class T> using Fma128 = FmaTile<T, 128, 8, 8, 3>;
-template <class T> using Fma64 = FmaTile<T, 64, 8, 4, 4>;
+template <class T> using Fma64 = FmaTile<T, 64, 8, 4, sizeof(T) == 8 ? 3 : 4>;
 template <class T, class Math> using Mma128 = MmaTile<T, Math, 128, 2, 4, 3>;
-template <class T, class Math> using Mma64 = MmaTile<T, Math, 64, 2, 2, 4>;
+template <class T, class Math> using Mma64 = MmaTile<T, Math, 64, 2, 2, sizeof(T) == 8 ? 3 : 4>;
