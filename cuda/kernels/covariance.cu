@@ -6,7 +6,7 @@
 //      covariance_tf32_*, covariance_bf16_*   inputs rounded to TF32 or bf16: named options
 //
 // One block computes one tile of the lower triangle, for one chunk of depth. With one chunk it blends the tile into the output; with more, each
-// writes a slot of scratch, and covariance_finish_* adds them in order. The suffix is the type of X, the number before it the tile's side.
+// writes a slot of scratch, and covariance_finish_* adds them in order. Rows that are sums over positions, or centred, covariance_rows_* makes first. The suffix is the type of X, the number before it the tile's side.
 #include "epilogue.cuh"
 
 struct CovarianceParams {
@@ -29,6 +29,8 @@ struct CovarianceParams {
     int full;                  // mirror the lower triangle
 };
 static_assert(sizeof(CovarianceParams) == 120, "as in Rust");
+
+static_assert(tile_bytes<Fma128<float>> == 66048 && tile_bytes<Fma64<float>> == 36864 && tile_bytes<Fma64<double>> == 52224, "as in tile.rs");
 
 template <class T> __device__ __forceinline__ Symmetric<T> output(const CovarianceParams& p) {
     return {(T*)p.out, p.out_row_step, p.out_column_step, (T)p.alpha, (T)p.beta, p.size, p.full != 0};
@@ -71,40 +73,12 @@ template <class Tile> __device__ __forceinline__ void covariance_tile(const Cova
     }
 }
 
-// Adds chunks in their order. grid: tiles of the triangle x bands of rows, so that many blocks share one deep tile.
-constexpr int BAND = 8, FINISH_THREADS = 128;
-
+// grid: tiles of the triangle x bands, BAND_THREADS threads.
 template <class T, int SIDE> __device__ __forceinline__ void covariance_finish(const CovarianceParams& p) {
     SHARED(T, shared);
-    constexpr int SLOT = SIDE * SIDE, EACH = BAND * SIDE / FINISH_THREADS, AT_ONCE = 8;
-    const long long step = (long long)gridDim.x * SLOT; // from a chunk's slot to the next one's
-    const T* slot = (const T*)p.slots + (long long)blockIdx.x * SLOT + (long long)blockIdx.y * (BAND * SIDE) + threadIdx.x;
-    T sum[EACH] = {};
-    for (int chunk = 0; chunk < p.chunks; chunk += AT_ONCE) {
-        T next[AT_ONCE][EACH];
-#pragma unroll
-        for (int c = 0; c < AT_ONCE; c++) { // All loads before the first addition.
-#pragma unroll
-            for (int e = 0; e < EACH; e++) {
-                next[c][e] = chunk + c < p.chunks ? slot[(chunk + c) * step + e * FINISH_THREADS] : 0;
-            }
-        }
-#pragma unroll
-        for (int c = 0; c < AT_ONCE; c++) {
-#pragma unroll
-            for (int e = 0; e < EACH; e++) {
-                sum[e] += next[c][e];
-            }
-        }
-    }
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-        const int at = e * FINISH_THREADS + threadIdx.x;
-        shared[at / SIDE * (SIDE + 1) + at % SIDE] = sum[e];
-    }
-    __syncthreads();
+    constexpr int SLOT = SIDE * SIDE;
     const TilePlace place = triangle_tile(blockIdx.x, (p.size + SIDE - 1) / SIDE);
-    blend_symmetric<BAND, SIDE, FINISH_THREADS>(shared, output<T>(p), place.row * SIDE + blockIdx.y * BAND, place.column * SIDE);
+    finish_band<SIDE>((const T*)p.slots + (long long)blockIdx.x * SLOT, p.chunks, (long long)gridDim.x * SLOT, place, output<T>(p), shared);
 }
 
 // grid: size x size entries, 256 threads. Those above the diagonal have nothing to do.
@@ -132,16 +106,85 @@ template <class T> __device__ __forceinline__ void covariance_plain(const Covari
     }
 }
 
+// Rows that are sums over positions, or centred, are made once: rows[n][i] <- scale * sum over t of x[n][t][i] - centre[i].
+struct RowsParams {
+    const void* x;
+    void* rows;               // [count][lead]
+    const void* centre;       // `features` values, or null
+    long long count;          // rows: N, or N T where each position is one
+    long long datapoint_step; // elements of X
+    long long position_step;
+    long long feature_step;
+    double scale;
+    unsigned positions;       // T
+    int summed;               // whether a row is the sum over a datapoint's positions, or one position
+    int features;
+    int lead;
+};
+static_assert(sizeof(RowsParams) == 80, "as in Rust");
+
+// grid: count x features, 256 threads.
+template <class T> __device__ __forceinline__ void covariance_rows(const RowsParams& p) {
+    using Value = typename Widened<T>::Type;
+    const long long entry = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    const long long row = entry / p.features;
+    const int i = (int)(entry % p.features);
+    if (row >= p.count) {
+        return;
+    }
+    const long long datapoint = p.summed ? row : row / p.positions, position = p.summed ? 0 : row % p.positions;
+    const T* x = (const T*)p.x + datapoint * p.datapoint_step + position * p.position_step + i * p.feature_step;
+    Value value = widen(*x);
+    if (p.summed) {
+        for (unsigned t = 1; t < p.positions; t++) {
+            value += widen(x[t * p.position_step]);
+        }
+        value *= (Value)p.scale;
+    }
+    if (p.centre != nullptr) {
+        value -= ((const Value*)p.centre)[i];
+    }
+    ((Value*)p.rows)[row * p.lead + i] = value;
+}
+
+// rows[0][i] <- scale * sum over all positions of x[n][t][i]. grid: 32 features each, WARPS x 32 threads; warp w takes rows w, w + WARPS, ..
+constexpr int WARPS = 8;
+template <class T> __device__ __forceinline__ void covariance_means(const RowsParams& p) {
+    using Value = typename Widened<T>::Type;
+    SHARED(Value, partial); // [WARPS][32]
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, i = blockIdx.x * 32 + lane;
+    Value sum = 0;
+    if (i < p.features) {
+        for (long long row = warp; row < p.count; row += WARPS) {
+            const long long start = row / p.positions * p.datapoint_step + row % p.positions * p.position_step;
+            sum += widen(((const T*)p.x)[start + i * p.feature_step]);
+        }
+    }
+    partial[threadIdx.x] = sum;
+    __syncthreads();
+    if (warp == 0 && i < p.features) {
+        for (int w = 1; w < WARPS; w++) {
+            sum += partial[w * 32 + lane];
+        }
+        ((Value*)p.rows)[i] = sum * (Value)p.scale;
+    }
+}
+
 #define PLAIN(name, T)                                                                                                 \
     extern "C" __global__ void __launch_bounds__(256) name(const CovarianceParams p) { covariance_plain<T>(p); }       \
     KERNEL(name)
+#define ROWS(rows, means, T)                                                                                           \
+    extern "C" __global__ void __launch_bounds__(256) rows(const RowsParams p) { covariance_rows<T>(p); }              \
+    KERNEL(rows)                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32) means(const RowsParams p) { covariance_means<T>(p); }     \
+    KERNEL(means)
 #define TILES(name, BLOCKS, ...)                                                                                       \
     extern "C" __global__ void __launch_bounds__((__VA_ARGS__::threads), BLOCKS) name(const CovarianceParams p) {      \
         covariance_tile<__VA_ARGS__>(p);                                                                               \
     }                                                                                                                  \
     KERNEL(name)
 #define FINISH(name, T, SIDE)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(FINISH_THREADS) name(const CovarianceParams p) {                      \
+    extern "C" __global__ void __launch_bounds__(BAND_THREADS) name(const CovarianceParams p) {                      \
         covariance_finish<T, SIDE>(p);                                                                                 \
     }                                                                                                                  \
     KERNEL(name)
@@ -163,7 +206,7 @@ TILES(covariance_tf32x3_64_f32, 3, Mma64<float, Tf32x3<float>>)
 TILES(covariance_mma_64_f64, 3, Mma64<double, F64>)
 TILES(covariance_mma_128_bf16, 1, Mma128<bf16, Bf16Promoted<bf16>>)
 TILES(covariance_mma_64_bf16, 4, Mma64<bf16, Bf16Promoted<bf16>>)
-TILES(covariance_mma_128_f16, 2, Mma128<f16, Tf32x3<f16>>)
+TILES(covariance_mma_128_f16, 1, Mma128<f16, Tf32x3<f16>>)
 TILES(covariance_mma_64_f16, 4, Mma64<f16, Tf32x3<f16>>)
 
 // Options
@@ -175,3 +218,8 @@ TILES(covariance_bf16_64_f32, 4, Mma64<float, Bf16<float>>)
 FINISH(covariance_finish_128_f32, float, 128)
 FINISH(covariance_finish_64_f32, float, 64)
 FINISH(covariance_finish_64_f64, double, 64)
+
+ROWS(covariance_rows_f32, covariance_means_f32, float)
+ROWS(covariance_rows_f64, covariance_means_f64, double)
+ROWS(covariance_rows_bf16, covariance_means_bf16, bf16)
+ROWS(covariance_rows_f16, covariance_means_f16, f16)

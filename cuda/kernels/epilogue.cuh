@@ -71,3 +71,39 @@ __device__ __forceinline__ TilePlace triangle_tile(int index, int tiles) {
     const int first = tiles - pair;
     return place < first ? TilePlace{first - 1, place} : TilePlace{pair - (tiles & 1), place - first};
 }
+
+// The second half of a tile whose depth was split: its slots are added in their order and blended. A block does BAND rows, so that many blocks share one deep
+// tile: grid y has SIDE / BAND. `slot` is the tile's first, the others follow `step` elements apart.
+constexpr int BAND = 8, BAND_THREADS = 128;
+template <class T, int SIDE> constexpr int band_bytes = BAND * (SIDE + 1) * (int)sizeof(T);
+
+template <int SIDE, class T>
+__device__ __forceinline__ void finish_band(const T* slot, int count, long long step, TilePlace place, const Symmetric<T>& out, T* shared) {
+    constexpr int EACH = BAND * SIDE / BAND_THREADS, AT_ONCE = 8;
+    slot += blockIdx.y * (BAND * SIDE) + threadIdx.x;
+    T sum[EACH] = {};
+    for (int first = 0; first < count; first += AT_ONCE) {
+        T next[AT_ONCE][EACH];
+#pragma unroll
+        for (int s = 0; s < AT_ONCE; s++) { // All loads before the first addition.
+#pragma unroll
+            for (int e = 0; e < EACH; e++) {
+                next[s][e] = first + s < count ? slot[(first + s) * step + e * BAND_THREADS] : 0;
+            }
+        }
+#pragma unroll
+        for (int s = 0; s < AT_ONCE; s++) {
+#pragma unroll
+            for (int e = 0; e < EACH; e++) {
+                sum[e] += next[s][e];
+            }
+        }
+    }
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+        const int at = e * BAND_THREADS + threadIdx.x;
+        shared[at / SIDE * (SIDE + 1) + at % SIDE] = sum[e];
+    }
+    __syncthreads();
+    blend_symmetric<BAND, SIDE, BAND_THREADS>(shared, out, place.row * SIDE + blockIdx.y * BAND, place.column * SIDE);
+}

@@ -20,7 +20,7 @@ struct f16 {
 
 __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ double widen(double x) { return x; }
-__device__ __forceinline__ float widen(bf16 x) { return bits_to_float((uint32_t)x.bits << 16); }
+__device__ __forceinline__ float widen(bf16 x) { return __uint_as_float((uint32_t)x.bits << 16); }
 __device__ __forceinline__ float widen(f16 x) { return half_to_float(x.bits); }
 
 template <class T> struct Widened { using Type = float; };

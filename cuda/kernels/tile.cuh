@@ -125,8 +125,8 @@ struct FmaTile : Shape<T, SIDE, SIDE / ROWS * (SIDE / COLUMNS), STAGES> {
 
 // f32 rounded to TF32 (11 bits); half-width inputs are exact in it.
 __device__ __forceinline__ uint32_t tf32(float x) { return to_tf32(x); }
-__device__ __forceinline__ uint32_t tf32(bf16 x) { return float_to_bits(widen(x)); }
-__device__ __forceinline__ uint32_t tf32(f16 x) { return float_to_bits(widen(x)); }
+__device__ __forceinline__ uint32_t tf32(bf16 x) { return __float_as_uint(widen(x)); }
+__device__ __forceinline__ uint32_t tf32(f16 x) { return __float_as_uint(widen(x)); }
 
 template <class T> struct Tf32 {
     static constexpr int rows = 16, depth = 8, values = 4, terms = 1;
@@ -154,7 +154,7 @@ template <> struct Tf32x3<float> {
     static constexpr bool promoted = true;
     __device__ __forceinline__ static void split(float x, uint32_t& hi, uint32_t& lo) {
         hi = to_tf32(x);
-        lo = to_tf32(x - bits_to_float(hi));
+        lo = to_tf32(x - __uint_as_float(hi));
     }
     struct Left {
         uint32_t hi[4], lo[4];
