@@ -83,41 +83,44 @@ template <class Tile> __device__ __forceinline__ void conv_unfold(const ConvUnfo
     Value* finished = (Value*)shared;
     to_shared(tile, finished);
     if (p.chunks == 1) {
-        blend_symmetric<Tile>(finished, unfold_output<Value>(p), place.row * Tile::side, place.column * Tile::side);
+        blend_symmetric<Tile::side, Tile::side, Tile::threads>(finished, unfold_output<Value>(p), place.row * Tile::side, place.column * Tile::side);
     } else {
         const long long slot = ((long long)blockIdx.z * p.chunks + blockIdx.y) * gridDim.x + blockIdx.x;
         to_slot<Tile>(finished, (Value*)p.slots + slot * (Tile::side * Tile::side));
     }
 }
 
-// grid: tiles of the triangle, 1, groups.
-template <class Tile> __device__ __forceinline__ void conv_unfold_finish(const ConvUnfoldParams& p) {
-    using T = typename Tile::Value;
+// grid: tiles of the triangle, bands, groups; BAND_THREADS threads.
+template <class T, int SIDE> __device__ __forceinline__ void conv_unfold_finish(const ConvUnfoldParams& p) {
     SHARED(T, shared);
-    constexpr int SLOT = Tile::side * Tile::side;
-    const TilePlace place = triangle_tile(blockIdx.x, (p.size + Tile::side - 1) / Tile::side);
+    constexpr int SLOT = SIDE * SIDE;
+    const TilePlace place = triangle_tile(blockIdx.x, (p.size + SIDE - 1) / SIDE);
     const long long first = (long long)blockIdx.z * p.chunks * gridDim.x + blockIdx.x;
-    sum_slots<Tile>((const T*)p.slots + first * SLOT, p.chunks, (long long)gridDim.x * SLOT, shared);
-    blend_symmetric<Tile>(shared, unfold_output<T>(p), place.row * Tile::side, place.column * Tile::side);
+    finish_band<SIDE>((const T*)p.slots + first * SLOT, p.chunks, (long long)gridDim.x * SLOT, place, unfold_output<T>(p), shared);
 }
 
-#define UNFOLD(name, function, BLOCKS, ...)                                                                           \
+#define UNFOLD(name, BLOCKS, ...)                                                                                     \
     extern "C" __global__ void __launch_bounds__((__VA_ARGS__::threads), BLOCKS) name(const ConvUnfoldParams p) {     \
-        function<__VA_ARGS__>(p);                                                                                     \
+        conv_unfold<__VA_ARGS__>(p);                                                                                  \
+    }                                                                                                                 \
+    KERNEL(name)
+#define FINISH(name, T)                                                                                               \
+    extern "C" __global__ void __launch_bounds__(BAND_THREADS) name(const ConvUnfoldParams p) {                       \
+        conv_unfold_finish<T, 64>(p);                                                                                 \
     }                                                                                                                 \
     KERNEL(name)
 
-UNFOLD(conv_unfold_fma_64_f32, conv_unfold, 4, Fma64<float>)
-UNFOLD(conv_unfold_fma_64_f64, conv_unfold, 2, Fma64<double>)
+UNFOLD(conv_unfold_fma_64_f32, 4, Fma64<float>)
+UNFOLD(conv_unfold_fma_64_f64, 2, Fma64<double>)
 
-UNFOLD(conv_unfold_tf32x3_64_f32, conv_unfold, 3, Mma64<float, Tf32x3<float>>)
-UNFOLD(conv_unfold_mma_64_f64, conv_unfold, 2, Mma64<double, F64>)
-UNFOLD(conv_unfold_mma_64_bf16, conv_unfold, 3, Mma64<bf16, Bf16Promoted<bf16>>)
-UNFOLD(conv_unfold_mma_64_f16, conv_unfold, 3, Mma64<f16, Tf32x3<f16>>)
+UNFOLD(conv_unfold_tf32x3_64_f32, 3, Mma64<float, Tf32x3<float>>)
+UNFOLD(conv_unfold_mma_64_f64, 2, Mma64<double, F64>)
+UNFOLD(conv_unfold_mma_64_bf16, 3, Mma64<bf16, Bf16Promoted<bf16>>)
+UNFOLD(conv_unfold_mma_64_f16, 3, Mma64<f16, Tf32x3<f16>>)
 
 // Options
-UNFOLD(conv_unfold_tf32_64_f32, conv_unfold, 4, Mma64<float, Tf32<float>>)
-UNFOLD(conv_unfold_bf16_64_f32, conv_unfold, 4, Mma64<float, Bf16<float>>)
+UNFOLD(conv_unfold_tf32_64_f32, 4, Mma64<float, Tf32<float>>)
+UNFOLD(conv_unfold_bf16_64_f32, 4, Mma64<float, Bf16<float>>)
 
-UNFOLD(conv_unfold_finish_64_f32, conv_unfold_finish, 1, Fma64<float>)
-UNFOLD(conv_unfold_finish_64_f64, conv_unfold_finish, 1, Fma64<double>)
+FINISH(conv_unfold_finish_64_f32, float)
+FINISH(conv_unfold_finish_64_f64, double)

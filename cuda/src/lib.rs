@@ -11,6 +11,7 @@
 //! | [`pending`] | what only the device knows, such as a pivot that fails: waited for explicitly |
 //! | [`compile`], [`cache`] | sources to machine code, kept in memory and on disk |
 //! | `launch` | a kernel's geometry and its launch |
+//! | [`tile`] | the register tiles: how they multiply, how a product is cut into them |
 //! | [`convolution`] | covariances of a convolution's patches |
 //! | [`peak`] | the device's own limits |
 //!
@@ -28,6 +29,7 @@ pub mod peak;
 pub mod pending;
 pub mod scratch;
 pub mod stream;
+pub mod tile;
 pub mod view;
 
 pub use cache::Cache;

@@ -3,16 +3,17 @@
 use super::params::{
     Assemble, BiasRow, Correlate, Features, FoldChunks, Geometry, Images, Mirror, Output, Pack, Plain, Unfold, Windows,
 };
-use super::plan::{Chunks, Form};
+use super::names;
+use super::plan::{Form, Plan, cut};
 use super::tables::{Divisor, Tables};
-use super::tile::{Kind, Math, Tile};
-use super::{CORRELATE, DevicePlan, DeviceTables, SIDE, SOURCE, UNFOLD, slots};
+use super::{CORRELATE, DevicePlan, DeviceTables, SOURCE, UNFOLD};
 use crate::compile::Source;
 use crate::device::Kernel;
 use crate::error::CudaError;
 use crate::launch::Grid;
 use crate::scratch::Arena;
 use crate::stream::Stream;
+use crate::tile::{BAND_THREADS, Cut, Kind, Math};
 use crate::view::View;
 use foof_kernels::conv::{Conv, ConvSpec};
 use foof_kernels::covariance::{Bias, Sharing};
@@ -102,10 +103,10 @@ impl<I: Input> Call<'_, I> {
         }
         match (&self.plan.plan.form, &self.plan.tables) {
             (Form::Correlation(tables), Some(on_device)) => self.correlation(tables, on_device, arena),
-            (Form::Unfold(chunks), _) => {
-                let tile = self.plan.plan.tile;
+            (Form::Unfold(cut), _) => {
                 let images = Images::new(self.x, self.conv().groups());
-                self.unfold(images, self.conv(), self.plan.plan.images, tile, chunks, arena)
+                let how = (self.plan.plan.math, Kind::of::<I>());
+                self.unfold(images, self.conv(), self.plan.plan.images, how, cut, arena)
             }
             (_, _) => self.plain(),
         }
@@ -126,7 +127,7 @@ impl<I: Input> Call<'_, I> {
             size: size as i32,
             full: i32::from(self.full()),
         };
-        let name = Kind::of::<I>().reads([
+        let name = names::reads(Kind::of::<I>(), [
             "conv_covariance_plain_f32",
             "conv_covariance_plain_f64",
             "conv_covariance_plain_bf16",
@@ -137,41 +138,43 @@ impl<I: Input> Call<'_, I> {
         unsafe { self.small(name, grid, 0, &params) }
     }
 
-    /// The covariance of the patches that `conv` reads of `images`, `n` of them, on tiles of side [`SIDE`].
+    /// The covariance of the patches that `conv` reads of `images`, `n` of them.
     fn unfold(
         &self,
         images: Images,
         conv: &Conv,
         n: usize,
-        tile: Tile,
-        chunks: &Chunks,
+        (math, kind): (Math, Kind),
+        cut: &Cut,
         arena: &mut Arena<'_>,
     ) -> Result<(), CudaError> {
         let [groups, size, _] = self.out.shape();
-        let slots = arena.take::<I::Acc>(groups * slots(chunks));
+        let slots = arena.take::<I::Acc>(groups * cut.slots().unwrap_or(0));
         let params = Unfold {
             x: images,
             out: Output::new(self.out, self.spec.blend),
             slots: slots.pointer(),
             rows: (n * conv.positions()) as i64,
-            chunk: chunks.each as i64,
+            chunk: cut.chunk as i64,
             geometry: Geometry::new(conv),
             features: Features::new(conv),
             outputs: conv.axes3().map(|axis| Divisor::new(axis.outputs())),
             size: size as i32,
-            chunks: chunks.count as i32,
+            chunks: cut.chunks as i32,
             full: i32::from(self.full()),
         };
-        let tiles = blocks(chunks.tiles as u128)?;
-        let grid = |chunks: usize, shared| Grid { blocks: [tiles, chunks as u32, groups as u32], threads: tile.threads, shared };
+        let tiles = blocks(cut.tiles as u128)?;
+        let grid = |y: u32, threads, shared| Grid { blocks: [tiles, y, groups as u32], threads, shared };
+        let multiply = grid(cut.chunks as u32, cut.tile.threads(), cut.tile.shared(kind));
         // SAFETY: a block for each tile and chunk, slots for each; images and output have the geometry's shapes.
-        unsafe { self.launch(&UNFOLD, tile.unfold(), grid(chunks.count, tile.bytes()), &params)? };
-        if chunks.count == 1 {
+        unsafe { self.launch(&UNFOLD, names::unfold(math, kind), multiply, &params)? };
+        if cut.chunks == 1 {
             return Ok(());
         }
-        let name = tile.kind.sums("conv_unfold_finish_64_f32", "conv_unfold_finish_64_f64");
-        // SAFETY: as above; the finishing tile has as many threads.
-        unsafe { self.launch(&UNFOLD, name, grid(1, tile.finished_bytes()), &params) }
+        let name = names::sums(kind, "conv_unfold_finish_64_f32", "conv_unfold_finish_64_f64");
+        let finish = grid(cut.tile.bands(), BAND_THREADS, cut.tile.band_shared(kind.widened()));
+        // SAFETY: as above.
+        unsafe { self.launch(&UNFOLD, name, finish, &params) }
     }
 
     /// `rows [image][group][feature] <- scale sum over outputs`
@@ -185,7 +188,7 @@ impl<I: Input> Call<'_, I> {
             features: Features::new(conv),
             groups: conv.groups() as i32,
         };
-        let name = Kind::of::<I>().reads([
+        let name = names::reads(Kind::of::<I>(), [
             "conv_window_sums_f32",
             "conv_window_sums_f64",
             "conv_window_sums_bf16",
@@ -203,18 +206,20 @@ impl<I: Input> Call<'_, I> {
         let rows = arena.take::<I::Acc>(groups * n * features);
         let mean = I::Acc::from_f64(1.0 / conv.positions() as f64);
         self.window_sums(rows.pointer(), mean.to_f64())?;
-        let (pixels, chunks) = (conv.mean_patches(), Chunks::of_rows(conv, n, SIDE));
+        let (pixels, cut) = (conv.mean_patches(), cut(conv, n));
         let step = [(groups * features) as isize, 1, 0, 0, 0];
         let rows = rows.as_view().with_axes([n, groups * features, 1, 1, 1], step);
-        let math = match self.plan.plan.tile.math {
-            Math::Mma if self.plan.plan.tile.kind != Kind::F64 => Math::Tf32x3,
+        let kind = Kind::of::<I::Acc>();
+        let math = match self.plan.plan.math {
+            Math::Mma if kind == Kind::F32 => Math::Tf32x3,
             math => math,
         };
-        self.unfold(Images::new(rows, groups), &pixels, n, Tile::new::<I::Acc>(math, SIDE), &chunks, arena)
+        self.unfold(Images::new(rows, groups), &pixels, n, (math, kind), &cut, arena)
     }
 
     fn correlation(&self, tables: &Tables, on_device: &DeviceTables, arena: &mut Arena<'_>) -> Result<(), CudaError> {
-        let (conv, tile, [groups, ..]) = (self.conv(), self.plan.plan.tile, self.out.shape());
+        let (conv, [groups, ..]) = (self.conv(), self.out.shape());
+        let Plan { tile, math, .. } = self.plan.plan;
         let (n, kind, elements) = (self.plan.plan.images, Kind::of::<I>(), tables.side * tables.side);
         let [z, y, x] = tables.pitch;
         let image_len = z * y * x * tables.width;
@@ -245,11 +250,11 @@ impl<I: Input> Call<'_, I> {
         };
         let grid = Grid {
             blocks: [blocks(tables.items.len() as u128)?, groups as u32, 1],
-            threads: tile.threads,
-            shared: tile.bytes(),
+            threads: tile.threads(),
+            shared: tile.shared(kind),
         };
         // SAFETY: a block for each item, which name samples inside the packed images and partial sums that there is room for.
-        unsafe { self.launch(&CORRELATE, tile.correlate(), grid, &params)? };
+        unsafe { self.launch(&CORRELATE, names::correlate(math, kind, tile), grid, &params)? };
         let fold = FoldChunks {
             folds: on_device.folds.base(),
             partials: partials.pointer(),
@@ -259,7 +264,7 @@ impl<I: Input> Call<'_, I> {
         };
         let grid = [blocks(tables.folds.len() as u128)?, elements.div_ceil(FOLDED) as u32, groups as u32];
         // SAFETY: partial sums that the correlation wrote.
-        unsafe { self.small(kind.sums("conv_fold_f32", "conv_fold_f64"), grid, 0, &fold)? };
+        unsafe { self.small(names::sums(kind, "conv_fold_f32", "conv_fold_f64"), grid, 0, &fold)? };
         self.assemble(on_device, partials.pointer(), partials_step)?;
         if conv.bias() == Bias::With {
             let rows = arena.take::<I::Acc>(groups * n * conv.features());
@@ -302,13 +307,13 @@ impl<I: Input> Call<'_, I> {
             partials,
             group_step,
             features: Features::new(conv),
-            side: self.plan.plan.tile.side as i32,
+            side: self.plan.plan.tile.side() as i32,
         };
         let (slices, taps) = ((conv.in_channels() / groups).div_ceil(ASSEMBLED), conv.taps());
         let grid = [blocks(product(&[slices, slices, taps, taps.div_ceil(ASSEMBLED_TAPS)]))?, groups as u32, 1];
         let shared = ASSEMBLED_SHARED * size_of::<I::Acc>();
         // SAFETY: the tables name partial sums; a block for each block of taps and channels of the output.
-        unsafe { self.small(kind.sums("conv_assemble_f32", "conv_assemble_f64"), grid, shared, &params) }
+        unsafe { self.small(names::sums(kind, "conv_assemble_f32", "conv_assemble_f64"), grid, shared, &params) }
     }
 
     fn bias(&self, rows: u64) -> Result<(), CudaError> {
@@ -326,13 +331,13 @@ impl<I: Input> Call<'_, I> {
         let entries = product(&[conv.groups(), conv.features() + 1]);
         let grid = [blocks(entries.div_ceil(THREADS.into()))?, 1, 1];
         // SAFETY: a thread for each entry of the last row; the sums of windows have been written.
-        unsafe { self.small(kind.sums("conv_bias_f32", "conv_bias_f64"), grid, 0, &params) }
+        unsafe { self.small(names::sums(kind, "conv_bias_f32", "conv_bias_f64"), grid, 0, &params) }
     }
 
     fn mirror(&self) -> Result<(), CudaError> {
         let [groups, size, _] = self.out.shape();
         let squares = size.div_ceil(32);
-        let name = Kind::of::<I>().sums("conv_mirror_f32", "conv_mirror_f64");
+        let name = names::sums(Kind::of::<I>(), "conv_mirror_f32", "conv_mirror_f64");
         let grid = [blocks(product(&[squares, squares]))?, groups as u32, 1];
         // SAFETY: a block for each square of the output.
         unsafe { self.small(name, grid, 32 * 33 * size_of::<I::Acc>(), &Mirror::new(self.out)) }

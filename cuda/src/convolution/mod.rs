@@ -2,26 +2,26 @@
 //! block for each tile and chunk.
 
 mod launch;
+mod names;
 mod params;
 mod plan;
 mod tables;
-mod tile;
 
 use crate::compile::Source;
 use crate::error::CudaError;
 use crate::memory::Buffer;
 use crate::scratch::{Scratch, ScratchReq};
 use crate::stream::Stream;
+use crate::tile::Cut;
 use crate::view::{View, ViewMut};
 use foof_kernels::Input;
 use foof_kernels::conv::ConvSpec;
 use foof_kernels::covariance::{Bias, Sharing};
 use launch::{Call, along_rows};
-use plan::{Chunks, Form};
+use plan::{Form, cut};
 use tables::{Fold, Item, PairEntry, SumEntry};
 
 pub use plan::{Plan, Rung};
-pub use tile::Math;
 
 /// Everything but the tiles.
 pub(crate) static SOURCE: Source =
@@ -34,9 +34,6 @@ pub(crate) static CORRELATE: Source =
 /// The implicit unfold's tiles.
 pub(crate) static UNFOLD: Source =
     Source { file: "conv_unfold.cu", text: include_str!("../../kernels/conv_unfold.cu") };
-
-/// The side of an implicit unfold's tiles.
-const SIDE: usize = 64;
 
 /// A [`Plan`] and its tables on a device. Made once for a geometry and a size of batch.
 #[derive(Debug)]
@@ -116,10 +113,11 @@ pub fn scratch<I: Input>(plan: &Plan, sharing: Sharing) -> ScratchReq {
     let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
     let acc = |sizes: &[usize]| product(sizes).map_or(ScratchReq::OVERFLOW, ScratchReq::new::<I::Acc>);
     let groups = conv.groups();
+    let slots = |cut: &Cut| cut.slots().map_or(ScratchReq::OVERFLOW, |slots| acc(&[groups, slots]));
     let windows = acc(&[groups, plan.images, conv.features()]);
     let form = match &plan.form {
         Form::Plain => ScratchReq::EMPTY,
-        Form::Unfold(chunks) => acc(&[groups, slots(chunks)]),
+        Form::Unfold(cut) => slots(cut),
         Form::Correlation(tables) => {
             let [z, y, x] = tables.pitch;
             let packed = product(&[groups, tables.phase_count(), plan.images, z, y, x, tables.width]);
@@ -132,11 +130,6 @@ pub fn scratch<I: Input>(plan: &Plan, sharing: Sharing) -> ScratchReq {
     };
     match sharing {
         Sharing::Expand => form,
-        Sharing::Reduce => windows.and(acc(&[groups, slots(&Chunks::of_rows(conv, plan.images, SIDE))])),
+        Sharing::Reduce => windows.and(slots(&cut(conv, plan.images))),
     }
-}
-
-/// Elements of the slots of an implicit unfold's group.
-fn slots(chunks: &Chunks) -> usize {
-    if chunks.count > 1 { chunks.count * chunks.tiles * SIDE * SIDE } else { 0 }
 }

@@ -1,11 +1,9 @@
 //! How a convolution's covariance is computed on a device: a pure function of the geometry, the number of images and the element type.
 
 use super::tables::{Tables, TooLarge, cost};
-use super::tile::{Math, Tile};
 use crate::error::CudaError;
 use crate::launch::MOST_BLOCKS;
-use crate::stream::Precision;
-use core::any::TypeId;
+use crate::tile::{Cut, Kind, Math, Tile};
 use core::fmt;
 use foof_kernels::conv::Conv;
 use foof_kernels::conv::classes::Classes;
@@ -17,12 +15,6 @@ const LEAST_GAIN: f64 = 1.1;
 
 /// Classes in a group that are tried: with few channels several fill a tile.
 const GROUPS: [usize; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16];
-
-/// Blocks of the implicit unfold, if there is depth enough: two for each of 132 multiprocessors, twice over.
-const UNFOLD_BLOCKS: usize = 2 * 132 * 2;
-
-/// Outputs that are worth a chunk, and that one may have.
-const CHUNK: core::ops::RangeInclusive<usize> = 256..=1 << 30;
 
 /// A size that the kernels count in `int`, with a bit to spare.
 const MOST: usize = 1 << 30;
@@ -36,8 +28,8 @@ pub enum Rung {
     Unfold,
     /// Products of shifted images, with at most so many classes along the last two axes in a sum.
     Correlation {
-        /// The side of a tile: 64 or 128.
-        side: usize,
+        /// The tile.
+        tile: Tile,
         /// Classes along the middle axis.
         rows: usize,
         /// Classes along the last axis.
@@ -48,18 +40,8 @@ pub enum Rung {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Form {
     Plain,
-    Unfold(Chunks),
+    Unfold(Cut),
     Correlation(Box<Tables>),
-}
-
-/// How the outputs of a batch are cut for the implicit unfold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Chunks {
-    /// Tiles of the triangle.
-    pub(super) tiles: usize,
-    pub(super) count: usize,
-    /// Outputs of a chunk; the last may have fewer.
-    pub(super) each: usize,
 }
 
 /// What is computed for a geometry and a number of images; printable.
@@ -69,7 +51,8 @@ pub struct Plan {
     pub(super) images: usize,
     pub(super) form: Form,
     pub(super) tile: Tile,
-    input: TypeId,
+    pub(super) math: Math,
+    pub(super) kind: Kind,
     gain: u64,
 }
 
@@ -78,11 +61,9 @@ impl Plan {
     ///
     /// # Errors
     /// [`CudaError::TooLarge`]: sizes beyond `2^30`.
-    pub fn new<I: Input>(conv: &Conv, images: usize, precision: Precision) -> Result<Plan, CudaError> {
-        let math = Math::of::<I>(precision);
+    pub fn new<I: Input>(conv: &Conv, images: usize, math: Math) -> Result<Plan, CudaError> {
         check::<I>(conv, images)?;
-        let rung = Plan::choose::<I>(conv, images);
-        Plan::with_rung::<I>(conv, images, math, rung)
+        Plan::with_rung::<I>(conv, images, math, Plan::choose::<I>(conv, images))
     }
 
     /// One algorithm, whatever it costs: for comparisons.
@@ -91,28 +72,32 @@ impl Plan {
     /// As [`Plan::new`].
     ///
     /// # Panics
-    /// If the math has no tile of that side, or a group no class.
+    /// If there is no such math or tile for `I`, or a group has no class.
     pub fn with_rung<I: Input>(conv: &Conv, images: usize, math: Math, rung: Rung) -> Result<Plan, CudaError> {
         check::<I>(conv, images)?;
-        let tile = |side| Tile::new::<I>(math, side);
+        let kind = Kind::of::<I>();
+        assert!(Math::all(kind).contains(&math), "plan: no {math} of {kind:?}");
         let (form, tile) = match rung {
-            Rung::Plain => (Form::Plain, tile(64)),
-            Rung::Unfold => (Form::Unfold(Chunks::new(conv, images, 64)), tile(64)),
-            Rung::Correlation { side, rows, columns } => {
-                let tables = Tables::new(&Classes::new(conv, rows, columns), conv.taps(), width::<I>(conv), side, images);
-                let tables = tables.map_err(|TooLarge { what, value, most }| CudaError::TooLarge { what, value, most })?;
-                (Form::Correlation(Box::new(tables)), tile(side))
+            Rung::Plain => (Form::Plain, Tile::SMALL),
+            Rung::Unfold => (Form::Unfold(cut(conv, images * conv.positions())), Tile::SMALL),
+            Rung::Correlation { tile, rows, columns } => {
+                assert!(Tile::all(kind).contains(&tile), "plan: no {tile:?} of {kind:?}");
+                let (classes, width) = (Classes::new(conv, rows, columns), width::<I>(conv));
+                let tables = Tables::new(&classes, conv.taps(), width, tile.side(), images);
+                let too_large = |TooLarge { what, value, most }| CudaError::TooLarge { what, value, most };
+                (Form::Correlation(Box::new(tables.map_err(too_large)?)), tile)
             }
         };
         let gain = unfold_multiply_adds(conv).saturating_mul(images as u64);
-        Ok(Plan { conv: *conv, images, form, tile, input: TypeId::of::<I>(), gain })
+        Ok(Plan { conv: *conv, images, form, tile, math, kind, gain })
     }
 
     fn choose<I: Input>(conv: &Conv, images: usize) -> Rung {
         let width = width::<I>(conv);
         let [_, y, x] = conv.axes3();
         let mut best = (u64::MAX, Rung::Unfold);
-        for &side in Math::sides::<I>() {
+        for &tile in Tile::all(Kind::of::<I>()) {
+            let side = tile.side();
             let sizes = |taps: usize| {
                 GROUPS.into_iter().filter(move |&n| n == 1 || n < 2 * taps && (n - 1) * width < 2 * side)
             };
@@ -120,14 +105,15 @@ impl Plan {
                 for columns in sizes(x.kernel) {
                     let cost = cost(&Classes::new(conv, rows, columns), width, side, images);
                     // A larger tile reads half as much for each multiply-add.
-                    let cost = if side > 64 { cost / 5 * 4 } else { cost };
+                    let cost = if tile == Tile::LARGE { cost / 5 * 4 } else { cost };
                     if cost < best.0 {
-                        best = (cost, Rung::Correlation { side, rows, columns });
+                        best = (cost, Rung::Correlation { tile, rows, columns });
                     }
                 }
             }
         }
-        let unfold = Chunks::new(conv, images, 64).multiply_adds(64, images * conv.positions());
+        let rows = images * conv.positions();
+        let unfold = multiply_adds(&cut(conv, rows), rows);
         if unfold as f64 >= LEAST_GAIN * best.0 as f64 { best.1 } else { Rung::Unfold }
     }
 
@@ -143,7 +129,7 @@ impl Plan {
 
     /// Whether it was made for elements `I`.
     pub fn suits<I: Input>(&self) -> bool {
-        self.input == TypeId::of::<I>()
+        self.kind == Kind::of::<I>()
     }
 
     /// Multiply-adds of whole tiles, all groups and images.
@@ -151,7 +137,7 @@ impl Plan {
         let rows = self.images * self.conv.positions();
         let group = match &self.form {
             Form::Plain => self.gain,
-            Form::Unfold(chunks) => chunks.multiply_adds(self.tile.side, rows),
+            Form::Unfold(cut) => multiply_adds(cut, rows),
             Form::Correlation(tables) => tables.multiply_adds(),
         };
         group.saturating_mul(self.conv.groups() as u64)
@@ -162,12 +148,16 @@ impl Plan {
         self.gain.saturating_mul(self.conv.groups() as u64)
     }
 
-    /// The longest chain of additions into one entry, the bias's row aside.
+    /// Roundings that bound the error of an entry, the bias's row aside: see [`Math::depth`].
     pub fn depth(&self) -> usize {
+        let rows = self.images * self.conv.positions();
         match &self.form {
-            Form::Plain => self.images * self.conv.positions(),
-            Form::Unfold(chunks) => chunks.each + chunks.count,
-            Form::Correlation(tables) => tables.depth,
+            Form::Plain => rows,
+            Form::Unfold(cut) => cut.depth(self.math, self.kind, rows),
+            Form::Correlation(tables) => {
+                // An item's chain, then the chunks of a tile and the sums of a window.
+                self.math.depth(self.kind, tables.longest_item()) + tables.additions
+            }
         }
     }
 
@@ -177,23 +167,14 @@ impl Plan {
     }
 }
 
-impl Chunks {
-    fn new(conv: &Conv, images: usize, side: usize) -> Chunks {
-        Chunks::of_rows(conv, images * conv.positions(), side)
-    }
+/// How the covariance of `rows` rows of features is cut for the implicit unfold.
+pub(super) fn cut(conv: &Conv, rows: usize) -> Cut {
+    Cut::with_tile(Tile::SMALL, conv.factor_size(), rows)
+}
 
-    /// Of the covariance of `rows` rows with the convolution's features.
-    pub(super) fn of_rows(conv: &Conv, rows: usize, side: usize) -> Chunks {
-        let side = conv.factor_size().div_ceil(side);
-        let tiles = side * (side + 1) / 2;
-        let wanted = UNFOLD_BLOCKS.div_ceil(tiles * conv.groups());
-        let each = rows.div_ceil(wanted).clamp(*CHUNK.start(), *CHUNK.end());
-        Chunks { tiles, each, count: rows.div_ceil(each).max(1) }
-    }
-
-    fn multiply_adds(&self, side: usize, rows: usize) -> u64 {
-        (self.tiles * side * side) as u64 * rows as u64
-    }
+/// Multiply-adds of its whole tiles.
+fn multiply_adds(cut: &Cut, rows: usize) -> u64 {
+    (cut.tiles * cut.tile.side() * cut.tile.side()) as u64 * rows as u64
 }
 
 /// Channels of a group, padded to whole vectors of 16 bytes.
@@ -234,11 +215,11 @@ impl fmt::Display for Plan {
             Form::Correlation(_) => "correlation",
         };
         let gain = self.unfold_multiply_adds() as f64 / self.multiply_adds() as f64;
-        let (side, math) = (self.tile.side, self.tile.math);
+        let (side, math) = (self.tile.side(), self.math);
         write!(f, "{name}, {math} tiles of {side}: {:.3e} multiply-adds, {gain:.2}x fewer than unfolding", self.multiply_adds() as f64)?;
         match &self.form {
             Form::Plain => {}
-            Form::Unfold(chunks) => write!(f, "; {} tiles in {} chunks", chunks.tiles, chunks.count)?,
+            Form::Unfold(cut) => write!(f, "; {} tiles in {} chunks", cut.tiles, cut.chunks)?,
             Form::Correlation(tables) => {
                 let (sums, items, partials) = (tables.sums.len(), tables.items.len(), tables.partials);
                 write!(f, "; {sums} sums, {items} items, {partials} partial sums")?;

@@ -133,8 +133,8 @@ pub(crate) struct Tables {
     /// `[tap][tap']`
     pub(crate) pairs: Vec<PairEntry>,
     pub(crate) partials: usize,
-    /// The longest chain of additions into one entry.
-    pub(crate) depth: usize,
+    /// Additions into one entry beyond those of an item.
+    pub(crate) additions: usize,
 }
 
 /// Tiles of a sum.
@@ -200,11 +200,11 @@ impl Tables {
         // Fixed by the shape alone.
         let each = work.div_ceil(ITEMS).clamp(LEAST_DEPTH, MOST_DEPTH);
         let (mut entries, mut items, mut folds, mut partials) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        let mut longest = 0;
+        let mut most_chunks = 0;
         for (number, ((sum, tiles), &depth)) in sums.iter().zip(&tiles).zip(&depths).enumerate() {
             let image = fits("positions of an image", sum.depth(), i32::MAX as usize / 2)?;
             let chunks = depth.div_ceil(each).max(1);
-            longest = longest.max(depth.div_ceil(chunks) + chunks);
+            most_chunks = most_chunks.max(chunks as usize);
             entries.push(SumEntry {
                 partial: fits("partial sums", partials, i32::MAX as usize)?,
                 chunks: chunks as u32,
@@ -241,7 +241,7 @@ impl Tables {
             folds,
             pairs,
             partials,
-            depth: longest as usize + classes.longest_window(),
+            additions: most_chunks + classes.longest_window(),
         })
     }
 
@@ -260,6 +260,11 @@ impl Tables {
     /// Whether the images are one phase: every sample.
     pub(crate) fn every_sample(&self, conv: &Conv) -> bool {
         conv.axes3().iter().all(|axis| axis.stride == 1)
+    }
+
+    /// Positions of the longest item.
+    pub(crate) fn longest_item(&self) -> usize {
+        self.items.first().map_or(0, |item| item.count as usize)
     }
 
     /// Multiply-adds, of whole tiles.

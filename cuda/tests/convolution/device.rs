@@ -2,7 +2,8 @@
 
 use crate::problem::{Problem, Request};
 use bytemuck::Pod;
-use foof_cuda::convolution::{DevicePlan, Math, Plan, Rung, covariance, scratch};
+use foof_cuda::convolution::{DevicePlan, Plan, Rung, covariance, scratch};
+use foof_cuda::tile::{Kind, Math, Tile};
 use foof_cuda::{Buffer, CudaError, Scratch, Stream};
 use foof_emulation::for_every_order;
 use foof_kernels::conv::{Conv, ConvSpec};
@@ -36,14 +37,15 @@ pub fn run<I: Input + Pod>(
 
 /// Every algorithm for a geometry.
 pub fn plans<I: Input>(conv: &Conv, n: usize) -> Vec<Plan> {
-    let (math, sides) = (Math::all::<I>(), Math::sides::<I>());
+    let (math, tiles) = (Math::all(Kind::of::<I>()), Tile::all(Kind::of::<I>()));
     let plan = |math, rung| Plan::with_rung::<I>(conv, n, math, rung).expect("a plan");
-    let mut plans = vec![Plan::new::<I>(conv, n, foof_cuda::Precision::Full).expect("a plan"), plan(math[0], Rung::Plain)];
+    let mut plans = vec![Plan::new::<I>(conv, n, math[math.len() / 3]).expect("a plan"), plan(math[0], Rung::Plain)];
     for (number, &math) in math.iter().enumerate() {
         plans.push(plan(math, Rung::Unfold));
-        for (side, (rows, columns)) in sides.iter().zip([(1, 1), (1, 3), (2, 2), (4, 1)].into_iter().cycle().skip(number)) {
-            plans.push(plan(math, Rung::Correlation { side: *side, rows, columns }));
-        }
+        let groups = [(1, 1), (1, 3), (2, 2), (4, 1)].into_iter().cycle().skip(number);
+        plans.extend(tiles.iter().zip(groups).map(|(&tile, (rows, columns))| {
+            plan(math, Rung::Correlation { tile, rows, columns })
+        }));
     }
     plans
 }
