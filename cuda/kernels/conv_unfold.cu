@@ -24,7 +24,7 @@ template <class T> struct Patches {
     unsigned first;      // outputs of that image before the chunk
     int count;
     int shift[3];        // of its tap's samples from the outputs'
-    bool inside, one;    // whether it is a feature, or the column of ones
+    bool inside, ones;   // whether it is a feature, or the column of ones
 
     template <class Tile> __device__ __forceinline__ void load(T* stage, int from) const {
         static_assert(Tile::threads % Tile::side == 0, "a thread has one column");
@@ -44,8 +44,8 @@ template <class T> struct Patches {
                 offset += sample * p.x.axis[axis];
             }
             T* to = stage + k * Tile::lead + i;
-            if (one) {
-                *to = from + k < count ? ::one<T>() : T{0};
+            if (ones) {
+                *to = from + k < count ? one<T>() : T{0};
             } else {
                 copy_element(to, exists ? base + offset : (const T*)p.x.data, exists);
             }
