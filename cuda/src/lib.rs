@@ -11,6 +11,8 @@
 //! | [`pending`] | what only the device knows, such as a pivot that fails: waited for explicitly |
 //! | [`compile`], [`cache`] | sources to machine code, kept in memory and on disk |
 //! | `launch` | a kernel's geometry and its launch |
+//! | [`tile`] | the register tiles: how they multiply, how a product is cut into them |
+//! | [`covariance`] | the families of kernels |
 //! | [`peak`] | the device's own limits |
 //!
 //! **Order.** Work is enqueued on the stream that is given and returns at once. What one stream does is in order; memory that another stream
@@ -18,6 +20,7 @@
 
 pub mod cache;
 pub mod compile;
+pub mod covariance;
 pub mod device;
 mod error;
 mod launch;
@@ -26,6 +29,7 @@ pub mod peak;
 pub mod pending;
 pub mod scratch;
 pub mod stream;
+pub mod tile;
 pub mod view;
 
 pub use cache::Cache;
