@@ -2,7 +2,8 @@
 //!
 //! `FOOF_TEST_DEVICE` is `emulation` or `gpu`; unset, a GPU if there is one. Where the emulation cannot be built for want of a C++ compiler, tests
 //! say on standard error that they were skipped, or fail if `FOOF_REQUIRE_EMULATION` is `1`. `FOOF_EMULATION_SANITIZE=1` takes a build with
-//! AddressSanitizer, whose library the process must have been started with (`LD_PRELOAD`).
+//! AddressSanitizer, whose library the process must have been started with (`LD_PRELOAD`). `FOOF_EMULATION_KERNELS` and `FOOF_EMULATION_OUT` take kernels
+//! from another folder, and put what is built of them there: a kernel with a fault, which must be caught.
 
 use foof_cuda::{Cache, Device, Stream};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
@@ -66,15 +67,19 @@ fn out_dir(sanitize: bool) -> PathBuf {
 /// finds them by their names.
 fn emulation() -> Option<Driver> {
     let sanitize = env::var("FOOF_EMULATION_SANITIZE").is_ok_and(|value| value == "1");
-    let out = out_dir(sanitize);
+    let out = env::var_os("FOOF_EMULATION_OUT").map_or_else(|| out_dir(sanitize), PathBuf::from);
     let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("build.sh"));
     // The compiler must not start with a sanitizer's library of ours.
     build.arg(&out).args(sanitize.then_some("--sanitize")).env_remove("LD_PRELOAD");
+    if let Some(kernels) = env::var_os("FOOF_EMULATION_KERNELS") {
+        // Of a fault: the rest is compiled already.
+        build.arg("--kernels").arg(kernels).arg("--objects").arg(out_dir(sanitize).join("objects"));
+    }
     let output = build.output().expect("build.sh runs");
     match output.status.code() {
         Some(0) => {}
         Some(NO_COMPILER) => {
-            skip(String::from_utf8_lossy(&output.stdout).trim());
+            skip(String::from_utf8_lossy(&output.stderr).trim());
             return None;
         }
         code => panic!("build.sh: {code:?}\n{}", String::from_utf8_lossy(&output.stderr)),
@@ -157,12 +162,37 @@ pub fn is_emulated() -> bool {
     matches!(driver(), Some(Driver::Emulation(_)))
 }
 
+/// A control of the stand-in that takes a number, for this thread's calls. Whether there is a stand-in to obey.
+fn set(name: &str, value: c_int) -> bool {
+    let Some(set) = control::<unsafe extern "C" fn(c_int)>(name) else { return false };
+    // SAFETY: the control's signature.
+    unsafe { set(value) };
+    true
+}
+
 /// The order in which this thread's launches run threads and blocks: 0 forward, 1 backward, else random with that seed.
-pub fn set_order(order: c_int) {
-    if let Some(set) = control::<unsafe extern "C" fn(c_int)>("foof_emulation_order") {
-        // SAFETY: the control's signature.
-        unsafe { set(order) };
-    }
+pub fn set_order(order: c_int) -> bool {
+    set("foof_emulation_order", order)
+}
+
+/// The number of devices that this thread sees.
+pub fn set_devices(count: c_int) -> bool {
+    set("foof_emulation_devices", count)
+}
+
+/// The compute capability that this thread sees, `10 major + minor`.
+pub fn set_capability(capability: c_int) -> bool {
+    set("foof_emulation_capability", capability)
+}
+
+/// The version of CUDA that the driver supports for this thread, `1000 major + 10 minor`.
+pub fn set_driver_version(version: c_int) -> bool {
+    set("foof_emulation_driver_version", version)
+}
+
+/// Whether this thread's work waits until a stream, an event or the context is waited for.
+pub fn set_lazy(lazy: c_int) -> bool {
+    set("foof_emulation_lazy", lazy)
 }
 
 /// Lets this thread's next call of a driver function fail with `code`. Whether there is a stand-in to do so.
@@ -174,9 +204,17 @@ pub fn fail_next(call: &str, code: c_int) -> bool {
     true
 }
 
-/// Device allocations made so far, by any thread; none on a GPU.
-pub fn allocations() -> Option<u64> {
-    let count = control::<unsafe extern "C" fn() -> u64>("foof_emulation_allocations")?;
+/// Device allocations that this thread made so far; none on a GPU.
+pub fn allocations() -> Option<i64> {
+    let count = control::<unsafe extern "C" fn() -> i64>("foof_emulation_allocations_ever")?;
     // SAFETY: the control's signature.
     Some(unsafe { count() })
+}
+
+/// Takes back what this thread asked of the stand-in.
+pub fn reset() {
+    if let Some(reset) = control::<unsafe extern "C" fn()>("foof_emulation_reset") {
+        // SAFETY: the control's signature.
+        unsafe { reset() };
+    }
 }
