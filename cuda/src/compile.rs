@@ -29,8 +29,13 @@ pub const HEADERS: [Source; 5] = [
 ];
 
 /// Every source.
-pub const SOURCES: [&Source; 4] =
-    [&crate::peak::SOURCE, &crate::convolution::SOURCE, &crate::convolution::CORRELATE, &crate::convolution::UNFOLD];
+pub const SOURCES: [&Source; 5] = [
+    &crate::peak::SOURCE,
+    &crate::covariance::SOURCE,
+    &crate::convolution::SOURCE,
+    &crate::convolution::CORRELATE,
+    &crate::convolution::UNFOLD,
+];
 
 /// What is compiled for, and in which form.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -12,7 +12,7 @@
 //! | [`compile`], [`cache`] | sources to machine code, kept in memory and on disk |
 //! | `launch` | a kernel's geometry and its launch |
 //! | [`tile`] | the register tiles: how they multiply, how a product is cut into them |
-//! | [`convolution`] | covariances of a convolution's patches |
+//! | [`covariance`], [`convolution`] | the families of kernels |
 //! | [`peak`] | the device's own limits |
 //!
 //! **Order.** Work is enqueued on the stream that is given and returns at once. What one stream does is in order; memory that another stream
@@ -21,6 +21,7 @@
 pub mod cache;
 pub mod compile;
 pub mod convolution;
+pub mod covariance;
 pub mod device;
 mod error;
 mod launch;
