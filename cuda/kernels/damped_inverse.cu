@@ -13,11 +13,13 @@
 
 namespace damped_inverse {
 
-// A failed pivot: `place` is its row and one, zero where there is none.
-struct Status {
+// As in pending.rs. `pivot` is 0 where there is no failure, else the failing pivot's row and one; (row, column) is the first entry of the lower
+// triangle that is NaN or infinite, or (-1, -1).
+struct Record {
     double value;
-    long long place;
+    int pivot, row, column, reserved;
 };
+static_assert(sizeof(Record) == 24, "");
 
 struct Strides {
     long long matrix, row, column;
@@ -27,9 +29,9 @@ template <class T>
 struct Params {
     const T* a;
     T* out;
-    const T* dampings; // one a matrix, or null: `damping` for all
-    Status* status;    // one a matrix
-    unsigned* failed;  // how many failed: zero before the launch
+    const T* dampings;  // one a matrix, or null: `damping` for all
+    Record* records;    // one a matrix
+    unsigned* failures; // how many failed: zero before the launch
     Strides a_strides, out_strides;
     long long dampings_stride;
     double scale, damping; // values of T
@@ -45,10 +47,9 @@ static __device__ __forceinline__ double root(double x) { return sqrt(x); }
 static __device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 static __device__ __forceinline__ double multiply_add(double a, double b, double c) { return fma(a, b, c); }
 
-// Positive and finite; false of NaN.
 template <class T>
-static __device__ __forceinline__ bool is_pivot(T x) {
-    return x > T(0) && x - x == T(0);
+static __device__ __forceinline__ bool is_finite(T x) {
+    return x - x == T(0);
 }
 
 // Where row i of a packed triangle begins. Triangular numbers run through all residues of a power of two, so that both the rows and the
@@ -102,13 +103,39 @@ static __device__ __forceinline__ void store(const T* triangle, const Params<T>&
     });
 }
 
+constexpr int NOWHERE = 0x7fffffff;
+
+// The first entry that is not finite among those of thread t, by its place in the packed triangle.
 template <class T>
-static __device__ __forceinline__ void report(const Params<T>& p, long long matrix, int place, T value) {
-    p.status[matrix] = Status{double(value), place};
-    if (place != 0) atomicAdd(p.failed, 1u);
+static __device__ __forceinline__ int first_not_finite(const Params<T>& p, long long matrix, int t, int threads) {
+    const T* a = p.a + matrix * p.a_strides.matrix;
+    int first = NOWHERE;
+    for_each_entry(p.n, t, threads, [&](int i, int j) {
+        if (j <= i && row_of(i) + j < first && !is_finite(a[i * p.a_strides.row + j * p.a_strides.column])) first = row_of(i) + j;
+    });
+    return first;
 }
 
-// --- block: one block a matrix, threads a multiple of 32. Shared memory: the triangle, roots of pivots, one row.
+// By one thread. NaN and infinity always reach a pivot, so that only a matrix that failed is searched for them: `firsts` holds what each of
+// `threads` threads found.
+template <class T>
+static __device__ void report(const Params<T>& p, long long matrix, int pivot, T value, const int* firsts, int threads) {
+    Record record{double(value), pivot, -1, -1, 0};
+    if (pivot != 0) {
+        int first = NOWHERE;
+        for (int t = 0; t < threads; t++) first = firsts[t] < first ? firsts[t] : first;
+        if (first != NOWHERE) {
+            record.row = 0;
+            while (row_of(record.row + 1) <= first) record.row++;
+            record.column = first - row_of(record.row);
+        }
+        atomicAdd(p.failures, 1u);
+    }
+    p.records[matrix] = record;
+}
+
+// --- block: one block a matrix, threads a multiple of 32. Shared memory: the triangle, the pivots' roots, one row; after a failure, an int a
+// thread.
 
 // Calls f(i, j) for first <= i < last, from <= j < to(i): a warp a row.
 template <class To, class F>
@@ -129,8 +156,12 @@ static __device__ __forceinline__ void block_rung(const Params<T>& p, T* l) {
 
     for (int k = 0; k < n; k++) { // potrf
         const T pivot = l[row_of(k) + k];
-        if (!is_pivot(pivot)) { // of all threads at once: they read the same
-            if (t == 0) report(p, matrix, k + 1, pivot);
+        if (!(pivot > T(0) && is_finite(pivot))) { // of all threads at once: they read the same
+            int* const firsts = reinterpret_cast<int*>(l);
+            __syncthreads();
+            firsts[t] = first_not_finite(p, matrix, t, threads);
+            __syncthreads();
+            if (t == 0) report(p, matrix, k + 1, pivot, firsts, threads);
             return;
         }
         const T r = root(pivot);
@@ -169,7 +200,7 @@ static __device__ __forceinline__ void block_rung(const Params<T>& p, T* l) {
     }
 
     store(l, p, matrix, t, threads);
-    if (t == 0) report(p, matrix, 0, T(0));
+    if (t == 0) report(p, matrix, 0, T(0), nullptr, 0);
 }
 
 // --- registers: G x G threads a matrix of at most G A rows. Thread (r, c) holds the entries (r + G a, c + G b), b <= a: all those of the lower
@@ -226,7 +257,7 @@ struct Grid {
                 const int k = kb * G + kc;
                 if (r == kc && c == kc) {
                     const T pivot = x[kb][kb];
-                    if (!is_pivot(pivot) && failure[0] == T(0)) {
+                    if (!(pivot > T(0) && is_finite(pivot)) && failure[0] == T(0)) {
                         failure[0] = T(k + 1);
                         failure[1] = pivot;
                     }
@@ -333,13 +364,18 @@ static __device__ __forceinline__ void registers_rung(const Params<T>& p, T* sha
     grid.potrf();
     grid.trtri();
     grid.lauum();
-    const T place = grid.failure[0], value = grid.failure[1];
+    const int pivot = int(grid.failure[0]);
+    const T value = grid.failure[1];
     synchronize<G>();
-    grid.unload(memory);
+    int* const firsts = reinterpret_cast<int*>(memory);
+    if (pivot == 0)
+        grid.unload(memory);
+    else if (here)
+        firsts[t] = first_not_finite(p, matrix, t, THREADS);
     synchronize<G>();
     if (!here) return;
-    if (place == T(0)) store(memory, p, matrix, t, THREADS);
-    if (t == 0) report(p, matrix, int(place), value);
+    if (pivot == 0) store(memory, p, matrix, t, THREADS);
+    if (t == 0) report(p, matrix, pivot, value, firsts, THREADS);
 }
 
 } // namespace damped_inverse
