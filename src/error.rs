@@ -115,6 +115,10 @@ pub enum Error {
     /// A view that cannot be made.
     #[error(transparent)]
     View(#[from] ViewError),
+    /// An error of a CUDA device.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] foof_cuda::CudaError),
     /// Matrices of a list or batch that failed; the others were computed.
     #[error("{} of the list failed, the first is number {}: {}", failures.len(), failures[0].0, failures[0].1)]
     Items {

@@ -42,6 +42,8 @@
 
 pub mod convolution;
 pub mod covariance;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod damping;
 mod dense;
 pub mod eigen;

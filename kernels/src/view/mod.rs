@@ -53,7 +53,10 @@ impl fmt::Display for ViewError {
 impl std::error::Error for ViewError {}
 
 /// Row-major strides of a shape.
-pub(crate) fn row_major<const R: usize>(shape: [usize; R]) -> Result<[isize; R], ViewError> {
+///
+/// # Errors
+/// [`ViewError::Overflow`].
+pub fn row_major<const R: usize>(shape: [usize; R]) -> Result<[isize; R], ViewError> {
     let mut strides = [0; R];
     let mut step = 1isize;
     for axis in (0..R).rev() {
@@ -91,7 +94,10 @@ fn reach<const R: usize>(shape: [usize; R], strides: [isize; R]) -> Result<Optio
 }
 
 /// Checks that the view stays within `len` elements when `[0, .., 0]` is at `offset`.
-pub(crate) fn check_bounds<const R: usize>(
+///
+/// # Errors
+/// [`ViewError::OutOfBounds`], [`ViewError::Overflow`].
+pub fn check_bounds<const R: usize>(
     len: usize,
     offset: usize,
     shape: [usize; R],
@@ -108,7 +114,10 @@ pub(crate) fn check_bounds<const R: usize>(
 }
 
 /// Sufficient for disjointness, and what every layout in use satisfies: sorted by size, each stride exceeds the reach of all smaller ones.
-pub(crate) fn check_overlap<const R: usize>(shape: [usize; R], strides: [isize; R]) -> Result<(), ViewError> {
+///
+/// # Errors
+/// [`ViewError::Overlap`], [`ViewError::Overflow`].
+pub fn check_overlap<const R: usize>(shape: [usize; R], strides: [isize; R]) -> Result<(), ViewError> {
     if shape.contains(&0) {
         return Ok(());
     }

@@ -1,0 +1,182 @@
+//! Where foof's CUDA tests run: on the stand-in driver of this folder, which executes the kernels' own source on the CPU, or on a GPU.
+//!
+//! `FOOF_TEST_DEVICE` is `emulation` or `gpu`; unset, a GPU if there is one. Where the emulation cannot be built for want of a C++ compiler, tests
+//! say on standard error that they were skipped, or fail if `FOOF_REQUIRE_EMULATION` is `1`. `FOOF_EMULATION_SANITIZE=1` takes a build with
+//! AddressSanitizer, whose library the process must have been started with (`LD_PRELOAD`).
+
+use foof_cuda::{Cache, Device, Stream};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
+use std::ffi::{CString, c_char, c_int};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::{env, thread};
+
+/// The exit status of `build.sh` where there is no C++ compiler.
+const NO_COMPILER: i32 = 3;
+
+/// What runs the kernels.
+enum Driver {
+    /// The stand-in, with its controls.
+    Emulation(Library),
+    /// A GPU's.
+    Gpu,
+}
+
+fn driver() -> Option<&'static Driver> {
+    static DRIVER: OnceLock<Option<Driver>> = OnceLock::new();
+    let choose = || match env::var("FOOF_TEST_DEVICE").as_deref() {
+        Ok("gpu") => Some(Driver::Gpu),
+        Ok("emulation") => emulation(),
+        Ok(other) => panic!("FOOF_TEST_DEVICE={other}: expected emulation or gpu"),
+        Err(_) if gpus() > 0 => Some(Driver::Gpu),
+        Err(_) => emulation(),
+    };
+    DRIVER.get_or_init(choose).as_ref()
+}
+
+/// GPUs of this machine, asked for without the library that the tests use: once it has opened a driver, it keeps it.
+fn gpus() -> c_int {
+    let mut count = 0;
+    // SAFETY: the two functions of the driver's interface, with their signatures.
+    unsafe {
+        let Ok(library) = Library::open(Some("libcuda.so.1"), RTLD_NOW) else { return 0 };
+        let init: Result<Symbol<unsafe extern "C" fn(u32) -> c_int>, _> = library.get(b"cuInit");
+        let counts: Result<Symbol<unsafe extern "C" fn(*mut c_int) -> c_int>, _> = library.get(b"cuDeviceGetCount");
+        if let (Ok(init), Ok(counts)) = (init, counts)
+            && init(0) == 0
+            && counts(&raw mut count) == 0
+        {
+            // A driver that was initialised is not to be unloaded.
+            std::mem::forget(library);
+        }
+    }
+    count
+}
+
+/// Where build products of the running test go: beside those of cargo.
+fn out_dir(sanitize: bool) -> PathBuf {
+    let exe = env::current_exe().expect("the test's path");
+    let target = exe.ancestors().nth(3).expect("target/profile/deps/test");
+    target.join(if sanitize { "emulation-sanitize" } else { "emulation" })
+}
+
+/// Builds the stand-ins if they are older than their sources, and opens them before anything looks for a driver: the loader then
+/// finds them by their names.
+fn emulation() -> Option<Driver> {
+    let sanitize = env::var("FOOF_EMULATION_SANITIZE").is_ok_and(|value| value == "1");
+    let out = out_dir(sanitize);
+    let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("build.sh"));
+    // The compiler must not start with a sanitizer's library of ours.
+    build.arg(&out).args(sanitize.then_some("--sanitize")).env_remove("LD_PRELOAD");
+    let output = build.output().expect("build.sh runs");
+    match output.status.code() {
+        Some(0) => {}
+        Some(NO_COMPILER) => {
+            skip(String::from_utf8_lossy(&output.stdout).trim());
+            return None;
+        }
+        code => panic!("build.sh: {code:?}\n{}", String::from_utf8_lossy(&output.stderr)),
+    }
+    let open = |name: &str| {
+        // SAFETY: our own libraries, whose constructors only register kernels.
+        unsafe { Library::open(Some(out.join(name)), RTLD_NOW | RTLD_GLOBAL) }
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    std::mem::forget(open("libnvrtc.so"));
+    Some(Driver::Emulation(open("libcuda.so")))
+}
+
+/// Says, past the capture of the tests' output, that a test did not run.
+fn skip(why: &str) {
+    let required = env::var("FOOF_REQUIRE_EMULATION").is_ok_and(|value| value == "1");
+    assert!(!required, "CUDA test skipped: {why}");
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {why}");
+}
+
+/// The device that tests use, without a cache on disk; none, said visibly, where there is nothing to run them on.
+pub fn device() -> Option<Device> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    let open = || {
+        driver()?;
+        let context = foof_cuda::cudarc::driver::CudaContext::new(0).expect("a device");
+        Some(Device::from_cudarc(context, Cache::Memory).expect("a device that will do"))
+    };
+    let device = DEVICE.get_or_init(open).clone();
+    if device.is_none() {
+        skip("no C++ compiler for the emulation");
+    }
+    device
+}
+
+/// A stream of its own on [`device`].
+pub fn stream() -> Option<Stream> {
+    device().map(|device| Stream::new(&device).expect("a stream"))
+}
+
+/// Runs `f` under several orders of threads and blocks (on a GPU several times), each on a stream of its own; asserts that the bits of the result
+/// are the same, and returns it.
+#[track_caller]
+pub fn for_every_order<T: Copy + PartialEq + std::fmt::Debug>(
+    what: &str,
+    bits: impl Fn(T) -> u64,
+    f: impl Fn(&Stream) -> Vec<T>,
+) -> Option<Vec<T>> {
+    let run = |order| {
+        set_order(order);
+        let result = stream().map(|stream| f(&stream));
+        set_order(0);
+        result
+    };
+    let first = run(0)?;
+    for order in 1..4 {
+        let other = run(order)?;
+        assert_eq!(first.len(), other.len(), "{what}: order {order}");
+        for (i, (&a, &b)) in first.iter().zip(&other).enumerate() {
+            assert_eq!(bits(a), bits(b), "{what}: order {order}, element {i}: {b:?} instead of {a:?}");
+        }
+    }
+    Some(first)
+}
+
+/// A control of the stand-in, or none on a GPU.
+fn control<F>(name: &str) -> Option<Symbol<F>> {
+    match driver()? {
+        // SAFETY: the callers know the signature.
+        Driver::Emulation(library) => {
+            Some(unsafe { library.get(name.as_bytes()) }.unwrap_or_else(|e| panic!("{name}: {e}")))
+        }
+        Driver::Gpu => None,
+    }
+}
+
+/// Whether the kernels run on the stand-in.
+pub fn is_emulated() -> bool {
+    matches!(driver(), Some(Driver::Emulation(_)))
+}
+
+/// The order in which this thread's launches run threads and blocks: 0 forward, 1 backward, else random with that seed.
+pub fn set_order(order: c_int) {
+    if let Some(set) = control::<unsafe extern "C" fn(c_int)>("foof_emulation_order") {
+        // SAFETY: the control's signature.
+        unsafe { set(order) };
+    }
+}
+
+/// Lets this thread's next call of a driver function fail with `code`. Whether there is a stand-in to do so.
+pub fn fail_next(call: &str, code: c_int) -> bool {
+    let Some(fail) = control::<unsafe extern "C" fn(*const c_char, c_int)>("foof_emulation_fail") else { return false };
+    let call = CString::new(call).expect("no zero byte");
+    // SAFETY: the control's signature; it copies the name.
+    unsafe { fail(call.as_ptr(), code) };
+    true
+}
+
+/// Device allocations made so far, by any thread; none on a GPU.
+pub fn allocations() -> Option<u64> {
+    let count = control::<unsafe extern "C" fn() -> u64>("foof_emulation_allocations")?;
+    // SAFETY: the control's signature.
+    Some(unsafe { count() })
+}

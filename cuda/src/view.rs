@@ -1,0 +1,241 @@
+//! Views: a shape and strides over device memory that someone owns: a [`Buffer`](crate::Buffer), candle, PyTorch.
+
+use crate::device::Device;
+use crate::error::CudaError;
+use crate::stream::Stream;
+use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DevicePtr, DevicePtrMut};
+use foof_kernels::ViewError;
+use foof_kernels::view::{check_bounds, check_overlap, row_major};
+use std::marker::PhantomData;
+
+/// A tensor on a device: `R` axes with any strides, in elements.
+#[derive(Debug)]
+pub struct View<'a, T, const R: usize> {
+    pointer: u64,
+    ordinal: usize,
+    shape: [usize; R],
+    strides: [isize; R],
+    memory: PhantomData<&'a [T]>,
+}
+
+/// A tensor on a device that can be written: no two indices share an element.
+#[derive(Debug)]
+pub struct ViewMut<'a, T, const R: usize> {
+    view: View<'a, T, R>,
+    memory: PhantomData<&'a mut [T]>,
+}
+
+/// A matrix on a device.
+pub type MatRef<'a, T> = View<'a, T, 2>;
+
+/// A matrix on a device that can be written.
+pub type MatMut<'a, T> = ViewMut<'a, T, 2>;
+
+// Not derived: that would ask the elements to be `Copy`.
+impl<T, const R: usize> Clone for View<'_, T, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, const R: usize> Copy for View<'_, T, R> {}
+
+impl<'a, T, const R: usize> View<'a, T, R> {
+    /// `len` elements at `pointer`, element `[0, .., 0]` at `offset`; row-major if no strides are given.
+    pub(crate) fn on(
+        pointer: u64,
+        ordinal: usize,
+        len: usize,
+        offset: usize,
+        shape: [usize; R],
+        strides: Option<[isize; R]>,
+    ) -> Result<View<'a, T, R>, CudaError> {
+        let strides = strides.map_or_else(|| row_major(shape), Ok)?;
+        check_bounds(len, offset, shape, strides)?;
+        // An empty view may start anywhere.
+        let bytes = offset.checked_mul(size_of::<T>()).ok_or(ViewError::Overflow)?;
+        let pointer = pointer.checked_add(bytes as u64).ok_or(ViewError::Overflow)?;
+        Ok(View { pointer, ordinal, shape, strides, memory: PhantomData })
+    }
+
+    /// Memory of cudarc (and so of candle).
+    ///
+    /// # Errors
+    /// [`CudaError::View`].
+    pub fn from_cudarc(from: &'a CudaSlice<T>, shape: [usize; R], strides: [isize; R]) -> Result<Self, CudaError> {
+        let (pointer, order) = from.device_ptr(from.stream());
+        drop(order);
+        View::on(pointer, from.ordinal(), from.len(), 0, shape, Some(strides))
+    }
+
+    /// A part of memory of cudarc, on the stream that will use it.
+    ///
+    /// # Errors
+    /// [`CudaError::View`].
+    pub fn from_cudarc_view(
+        from: &CudaView<'a, T>,
+        stream: &Stream,
+        shape: [usize; R],
+        strides: [isize; R],
+    ) -> Result<Self, CudaError> {
+        let (pointer, order) = from.device_ptr(stream.cudarc());
+        drop(order);
+        View::on(pointer, stream.device().ordinal(), from.len(), 0, shape, Some(strides))
+    }
+
+    /// `len` elements at `pointer`, which any library may have allocated, on `device`.
+    ///
+    /// # Errors
+    /// [`CudaError::OtherDevice`] if the driver knows the memory as another device's or as none's, [`CudaError::View`].
+    ///
+    /// # Safety
+    /// The elements are valid for reads for `'a`, also by work that is enqueued meanwhile and runs later.
+    pub unsafe fn from_raw(
+        argument: &'static str,
+        device: &Device,
+        pointer: u64,
+        len: usize,
+        shape: [usize; R],
+        strides: [isize; R],
+    ) -> Result<Self, CudaError> {
+        let view = View::on(pointer, device.ordinal(), len, 0, shape, Some(strides))?;
+        if len > 0 {
+            let found = device.owner_of(pointer)?;
+            if found != Some(device.ordinal()) {
+                return Err(CudaError::OtherDevice { argument, found, expected: device.ordinal() });
+            }
+        }
+        Ok(view)
+    }
+
+    /// Sizes.
+    pub fn shape(&self) -> [usize; R] {
+        self.shape
+    }
+
+    /// Elements from one index of an axis to the next.
+    pub fn strides(&self) -> [isize; R] {
+        self.strides
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.shape.contains(&0)
+    }
+
+    /// The address of element `[0, .., 0]`.
+    pub fn pointer(&self) -> u64 {
+        self.pointer
+    }
+
+    /// The number of the device that holds it.
+    pub fn ordinal(&self) -> usize {
+        self.ordinal
+    }
+
+    /// Whether it is on the stream's device, or an error that names the argument.
+    ///
+    /// # Errors
+    /// [`CudaError::OtherDevice`].
+    pub fn check_device(&self, argument: &'static str, stream: &Stream) -> Result<(), CudaError> {
+        let (found, expected) = (self.ordinal, stream.device().ordinal());
+        match found == expected {
+            true => Ok(()),
+            false => Err(CudaError::OtherDevice { argument, found: Some(found), expected }),
+        }
+    }
+
+    /// The same memory with other axes, which reach no element that these do not.
+    pub(crate) fn with_axes<const Q: usize>(&self, shape: [usize; Q], strides: [isize; Q]) -> View<'a, T, Q> {
+        View { pointer: self.pointer, ordinal: self.ordinal, shape, strides, memory: PhantomData }
+    }
+}
+
+impl<'a, T, const R: usize> ViewMut<'a, T, R> {
+    pub(crate) fn on(
+        pointer: u64,
+        ordinal: usize,
+        len: usize,
+        offset: usize,
+        shape: [usize; R],
+        strides: Option<[isize; R]>,
+    ) -> Result<ViewMut<'a, T, R>, CudaError> {
+        let view = View::on(pointer, ordinal, len, offset, shape, strides)?;
+        check_overlap(shape, view.strides)?;
+        Ok(ViewMut { view, memory: PhantomData })
+    }
+
+    /// Memory of cudarc (and so of candle).
+    ///
+    /// # Errors
+    /// [`CudaError::View`].
+    pub fn from_cudarc(from: &'a mut CudaSlice<T>, shape: [usize; R], strides: [isize; R]) -> Result<Self, CudaError> {
+        let (ordinal, len, stream) = (from.ordinal(), from.len(), from.stream().clone());
+        let (pointer, order) = from.device_ptr_mut(&stream);
+        drop(order);
+        ViewMut::on(pointer, ordinal, len, 0, shape, Some(strides))
+    }
+
+    /// A part of memory of cudarc, on the stream that will use it.
+    ///
+    /// # Errors
+    /// [`CudaError::View`].
+    pub fn from_cudarc_view(
+        from: &'a mut CudaViewMut<'_, T>,
+        stream: &Stream,
+        shape: [usize; R],
+        strides: [isize; R],
+    ) -> Result<Self, CudaError> {
+        let len = from.len();
+        let (pointer, order) = from.device_ptr_mut(stream.cudarc());
+        drop(order);
+        ViewMut::on(pointer, stream.device().ordinal(), len, 0, shape, Some(strides))
+    }
+
+    /// As [`View::from_raw`].
+    ///
+    /// # Errors
+    /// As [`View::from_raw`].
+    ///
+    /// # Safety
+    /// The elements are valid for reads and writes for `'a`, also by work that is enqueued meanwhile and runs later, and nothing else uses them
+    /// unless it is ordered after that work.
+    pub unsafe fn from_raw(
+        argument: &'static str,
+        device: &Device,
+        pointer: u64,
+        len: usize,
+        shape: [usize; R],
+        strides: [isize; R],
+    ) -> Result<Self, CudaError> {
+        // SAFETY: the caller's contract.
+        let view = unsafe { View::from_raw(argument, device, pointer, len, shape, strides) }?;
+        check_overlap(shape, strides)?;
+        Ok(ViewMut { view, memory: PhantomData })
+    }
+
+    /// The same, to be read.
+    pub fn as_view(&self) -> View<'_, T, R> {
+        self.view
+    }
+
+    /// The same for a shorter time.
+    pub fn reborrow(&mut self) -> ViewMut<'_, T, R> {
+        ViewMut { view: self.view, memory: PhantomData }
+    }
+
+    /// Sizes.
+    pub fn shape(&self) -> [usize; R] {
+        self.view.shape
+    }
+
+    /// Elements from one index of an axis to the next.
+    pub fn strides(&self) -> [isize; R] {
+        self.view.strides
+    }
+
+    /// The address of element `[0, .., 0]`.
+    pub fn pointer(&self) -> u64 {
+        self.view.pointer
+    }
+}
