@@ -157,12 +157,37 @@ pub fn is_emulated() -> bool {
     matches!(driver(), Some(Driver::Emulation(_)))
 }
 
+/// A control of the stand-in that takes a number, for this thread's calls. Whether there is a stand-in to obey.
+fn set(name: &str, value: c_int) -> bool {
+    let Some(set) = control::<unsafe extern "C" fn(c_int)>(name) else { return false };
+    // SAFETY: the control's signature.
+    unsafe { set(value) };
+    true
+}
+
 /// The order in which this thread's launches run threads and blocks: 0 forward, 1 backward, else random with that seed.
-pub fn set_order(order: c_int) {
-    if let Some(set) = control::<unsafe extern "C" fn(c_int)>("foof_emulation_order") {
-        // SAFETY: the control's signature.
-        unsafe { set(order) };
-    }
+pub fn set_order(order: c_int) -> bool {
+    set("foof_emulation_order", order)
+}
+
+/// The number of devices that this thread sees.
+pub fn set_devices(count: c_int) -> bool {
+    set("foof_emulation_devices", count)
+}
+
+/// The compute capability that this thread sees, `10 major + minor`.
+pub fn set_capability(capability: c_int) -> bool {
+    set("foof_emulation_capability", capability)
+}
+
+/// The version of CUDA that the driver supports for this thread, `1000 major + 10 minor`.
+pub fn set_driver_version(version: c_int) -> bool {
+    set("foof_emulation_driver_version", version)
+}
+
+/// Whether this thread's work waits until a stream, an event or the context is waited for.
+pub fn set_lazy(lazy: c_int) -> bool {
+    set("foof_emulation_lazy", lazy)
 }
 
 /// Lets this thread's next call of a driver function fail with `code`. Whether there is a stand-in to do so.
@@ -174,9 +199,17 @@ pub fn fail_next(call: &str, code: c_int) -> bool {
     true
 }
 
-/// Device allocations made so far, by any thread; none on a GPU.
-pub fn allocations() -> Option<u64> {
-    let count = control::<unsafe extern "C" fn() -> u64>("foof_emulation_allocations")?;
+/// Device allocations that this thread made so far; none on a GPU.
+pub fn allocations() -> Option<i64> {
+    let count = control::<unsafe extern "C" fn() -> i64>("foof_emulation_allocations_ever")?;
     // SAFETY: the control's signature.
     Some(unsafe { count() })
+}
+
+/// Takes back what this thread asked of the stand-in.
+pub fn reset() {
+    if let Some(reset) = control::<unsafe extern "C" fn()>("foof_emulation_reset") {
+        // SAFETY: the control's signature.
+        unsafe { reset() };
+    }
 }
