@@ -23,7 +23,7 @@ pub struct Source {
 pub const HEADERS: [Source; 1] = [Source { file: "prelude.cuh", text: include_str!("../kernels/prelude.cuh") }];
 
 /// Every source.
-pub const SOURCES: [&Source; 1] = [&crate::peak::SOURCE];
+pub const SOURCES: [&Source; 2] = [&crate::peak::SOURCE, &crate::inverse::SOURCE];
 
 /// What is compiled for, and in which form.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

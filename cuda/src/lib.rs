@@ -12,6 +12,7 @@
 //! | [`compile`], [`cache`] | sources to machine code, kept in memory and on disk |
 //! | `launch` | a kernel's geometry and its launch |
 //! | [`peak`] | the device's own limits |
+//! | [`inverse`] | damped inverses of batches |
 //!
 //! **Order.** Work is enqueued on the stream that is given and returns at once. What one stream does is in order; memory that another stream
 //! uses too needs the caller's events, as everywhere in CUDA.
@@ -20,6 +21,7 @@ pub mod cache;
 pub mod compile;
 pub mod device;
 mod error;
+pub mod inverse;
 mod launch;
 pub mod memory;
 pub mod peak;
