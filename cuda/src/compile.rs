@@ -29,12 +29,13 @@ pub const HEADERS: [Source; 5] = [
 ];
 
 /// Every source.
-pub const SOURCES: [&Source; 5] = [
+pub const SOURCES: [&Source; 6] = [
     &crate::peak::SOURCE,
     &crate::covariance::SOURCE,
     &crate::convolution::SOURCE,
     &crate::convolution::CORRELATE,
     &crate::convolution::UNFOLD,
+    &crate::inverse::SOURCE,
 ];
 
 /// What is compiled for, and in which form.

@@ -48,6 +48,8 @@ pub(super) struct Call<'a, I: Input> {
     pub(super) out: View<'a, I::Acc, 3>,
     pub(super) x: View<'a, I, 5>,
     pub(super) plan: &'a DevicePlan,
+    /// Of a reduced row: `1 / T` for a mean.
+    pub(super) reduce_scale: I::Acc,
     pub(super) spec: &'a ConvSpec<I::Acc>,
     pub(super) stream: &'a Stream,
 }
@@ -108,7 +110,13 @@ impl<I: Input> Call<'_, I> {
                 let how = (self.plan.plan.math, Kind::of::<I>());
                 self.unfold(images, self.conv(), self.plan.plan.images, how, cut, arena)
             }
-            (_, _) => self.plain(),
+            (Form::Pixels(_), _) => {
+                let (conv, n) = (self.conv(), self.plan.plan.images);
+                let how = (self.plan.plan.math, Kind::of::<I>());
+                let images = Images::new(self.x, conv.groups());
+                self.unfold(images, conv, n, how, &cut(conv, n * conv.positions()), arena)
+            }
+            (Form::Plain | Form::Correlation(_), _) => self.plain(),
         }
     }
 
@@ -204,8 +212,7 @@ impl<I: Input> Call<'_, I> {
         let (conv, n) = (self.conv(), self.plan.plan.images);
         let (groups, features) = (conv.groups(), conv.features());
         let rows = arena.take::<I::Acc>(groups * n * features);
-        let mean = I::Acc::from_f64(1.0 / conv.positions() as f64);
-        self.window_sums(rows.pointer(), mean.to_f64())?;
+        self.window_sums(rows.pointer(), self.reduce_scale.to_f64())?;
         let (pixels, cut) = (conv.mean_patches(), cut(conv, n));
         let step = [(groups * features) as isize, 1, 0, 0, 0];
         let rows = rows.as_view().with_axes([n, groups * features, 1, 1, 1], step);

@@ -8,15 +8,16 @@ mod plan;
 mod tables;
 
 use crate::compile::Source;
+use crate::covariance::{self, Spec};
 use crate::error::CudaError;
 use crate::memory::Buffer;
 use crate::scratch::{Scratch, ScratchReq};
 use crate::stream::Stream;
-use crate::tile::Cut;
+use crate::tile::{Cut, Kind, Math};
 use crate::view::{View, ViewMut};
-use foof_kernels::Input;
-use foof_kernels::conv::ConvSpec;
+use foof_kernels::conv::{Conv, ConvSpec};
 use foof_kernels::covariance::{Bias, Sharing};
+use foof_kernels::{Blend, Element, Input, Triangle};
 use launch::{Call, along_rows};
 use plan::{Form, cut};
 use tables::{Fold, Item, PairEntry, SumEntry};
@@ -66,7 +67,7 @@ impl DevicePlan {
                 pairs: Buffer::from_host(stream, &tables.pairs)?,
                 phases: Buffer::from_host(stream, &tables.first_samples())?,
             }),
-            Form::Plain | Form::Unfold(_) => None,
+            Form::Plain | Form::Pixels(_) | Form::Unfold(_) => None,
         };
         Ok(DevicePlan { plan, tables })
     }
@@ -103,8 +104,78 @@ pub fn covariance<I: Input>(
     out.as_view().check_device("out", stream)?;
     x.check_device("x", stream)?;
     scratch.check(stream, self::scratch::<I>(&plan.plan, spec.sharing))?;
-    let call = Call { out: along_rows(out.as_view(), spec.triangle), x, plan, spec, stream };
-    call.run(&mut scratch.arena())
+    let mean = I::Acc::from_f64(1.0 / conv.positions() as f64);
+    run(out, x, plan, mean, spec, stream, scratch)
+}
+
+/// For each group `out[g] <- beta out[g] + alpha sum over images and outputs of e e^T`; reduced: of each image's sum over outputs. `out` is
+/// `[groups, o, o]`, `o` the outputs of a group; `e` `[N, groups o, Z', Y', X']`, any strides.
+///
+/// # Errors
+/// As [`covariance`].
+///
+/// # Panics
+/// If shapes disagree.
+pub fn error_covariance<E: Input>(
+    out: ViewMut<'_, E::Acc, 3>,
+    e: View<'_, E, 5>,
+    conv: &Conv,
+    math: Math,
+    spec: &ConvSpec<E::Acc>,
+    stream: &Stream,
+    scratch: &mut Scratch,
+) -> Result<(), CudaError> {
+    let (outputs, n) = (conv.outputs_only(), e.shape()[0]);
+    assert_eq!(out.shape(), [conv.groups(), outputs.features(), outputs.features()], "error covariance: the output's shape");
+    assert_eq!(e.shape(), conv.output_shape(n), "error covariance: the errors' shape");
+    let plan = DevicePlan { plan: Plan::with_rung::<E>(&outputs, n, math, Rung::Pixels)?, tables: None };
+    out.as_view().check_device("out", stream)?;
+    e.check_device("errors", stream)?;
+    scratch.check(stream, self::scratch::<E>(&plan.plan, spec.sharing))?;
+    run(out, e, &plan, num_traits::One::one(), spec, stream, scratch)
+}
+
+/// Scratch of [`error_covariance`] for `n` images.
+pub fn error_scratch<E: Input>(n: usize, conv: &Conv, sharing: Sharing) -> ScratchReq {
+    // Whatever the math.
+    let math = Math::all(Kind::of::<E>())[0];
+    let plan = Plan::with_rung::<E>(&conv.outputs_only(), n, math, Rung::Pixels);
+    plan.map_or(ScratchReq::OVERFLOW, |plan| scratch::<E>(&plan, sharing))
+}
+
+/// Arguments that agree. A reduced row is `reduce_scale` times the sum of an image's patches.
+fn run<I: Input>(
+    mut out: ViewMut<'_, I::Acc, 3>,
+    x: View<'_, I, 5>,
+    plan: &DevicePlan,
+    reduce_scale: I::Acc,
+    spec: &ConvSpec<I::Acc>,
+    stream: &Stream,
+    scratch: &mut Scratch,
+) -> Result<(), CudaError> {
+    if let (Form::Pixels(cut), Sharing::Expand, Some(pixels)) = (&plan.plan.form, spec.sharing, x.pixels()) {
+        let groups = plan.plan.conv.groups();
+        let rung = covariance::Rung::Tiles { math: plan.plan.math, tile: cut.tile };
+        for group in 0..groups {
+            let x = pixels.part(2, group, groups);
+            covariance::covariance_by(rung, out.matrix(group), x, &pixel_spec(&plan.plan, spec), stream, scratch)?;
+        }
+        return Ok(());
+    }
+    let out = along_rows(out.as_view(), spec.triangle);
+    Call { out, x, plan, reduce_scale, spec, stream }.run(&mut scratch.arena())
+}
+
+/// The dense covariance that one of pixels is.
+fn pixel_spec<T: Element>(plan: &Plan, spec: &ConvSpec<T>) -> Spec<T> {
+    Spec {
+        sharing: Sharing::Expand,
+        reduce_scale: T::one(),
+        bias: plan.conv.bias(),
+        centre_scale: None,
+        triangle: spec.triangle,
+        blend: spec.blend,
+    }
 }
 
 /// Scratch of [`covariance`].
@@ -118,6 +189,14 @@ pub fn scratch<I: Input>(plan: &Plan, sharing: Sharing) -> ScratchReq {
     let form = match &plan.form {
         Form::Plain => ScratchReq::EMPTY,
         Form::Unfold(cut) => slots(cut),
+        // Pixels that do not follow on one another are unfolded.
+        Form::Pixels(pixels) => {
+            let rung = covariance::Rung::Tiles { math: plan.math, tile: pixels.tile };
+            let (triangle, blend) = (Triangle::Full, Blend::set(num_traits::One::one()));
+            let spec = pixel_spec(plan, &ConvSpec::<I::Acc> { sharing, triangle, blend });
+            let shape = [plan.images, conv.positions(), conv.features()];
+            covariance::scratch_by::<I>(rung, shape, &spec).or(slots(&cut(conv, plan.images * conv.positions())))
+        }
         Form::Correlation(tables) => {
             let [z, y, x] = tables.pitch;
             let packed = product(&[groups, tables.phase_count(), plan.images, z, y, x, tables.width]);

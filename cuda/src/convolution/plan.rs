@@ -7,6 +7,7 @@ use crate::tile::{Cut, Kind, Math, Tile};
 use core::fmt;
 use foof_kernels::conv::Conv;
 use foof_kernels::conv::classes::Classes;
+use foof_kernels::conv::plan::is_pixels;
 use foof_kernels::covariance::Bias;
 use foof_kernels::Input;
 
@@ -24,6 +25,8 @@ const MOST: usize = 1 << 30;
 pub enum Rung {
     /// Each entry from the definition, by one thread.
     Plain,
+    /// The covariance of pixels, for convolutions with one tap that is read at every sample.
+    Pixels,
     /// Tiles whose patches are formed while they are loaded.
     Unfold,
     /// Products of shifted images, with at most so many classes along the last two axes in a sum.
@@ -40,6 +43,7 @@ pub enum Rung {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Form {
     Plain,
+    Pixels(Cut),
     Unfold(Cut),
     Correlation(Box<Tables>),
 }
@@ -79,6 +83,11 @@ impl Plan {
         assert!(Math::all(kind).contains(&math), "plan: no {math} of {kind:?}");
         let (form, tile) = match rung {
             Rung::Plain => (Form::Plain, Tile::SMALL),
+            Rung::Pixels => {
+                assert!(is_pixels(conv), "plan: {conv:?} has more than one tap, a stride or padding");
+                let cut = Cut::new(kind, conv.factor_size(), images * conv.positions());
+                (Form::Pixels(cut), cut.tile)
+            }
             Rung::Unfold => (Form::Unfold(cut(conv, images * conv.positions())), Tile::SMALL),
             Rung::Correlation { tile, rows, columns } => {
                 assert!(Tile::all(kind).contains(&tile), "plan: no {tile:?} of {kind:?}");
@@ -93,6 +102,9 @@ impl Plan {
     }
 
     fn choose<I: Input>(conv: &Conv, images: usize) -> Rung {
+        if is_pixels(conv) {
+            return Rung::Pixels;
+        }
         let width = width::<I>(conv);
         let [_, y, x] = conv.axes3();
         let mut best = (u64::MAX, Rung::Unfold);
@@ -137,7 +149,7 @@ impl Plan {
         let rows = self.images * self.conv.positions();
         let group = match &self.form {
             Form::Plain => self.gain,
-            Form::Unfold(cut) => multiply_adds(cut, rows),
+            Form::Pixels(cut) | Form::Unfold(cut) => multiply_adds(cut, rows),
             Form::Correlation(tables) => tables.multiply_adds(),
         };
         group.saturating_mul(self.conv.groups() as u64)
@@ -154,6 +166,11 @@ impl Plan {
         match &self.form {
             Form::Plain => rows,
             Form::Unfold(cut) => cut.depth(self.math, self.kind, rows),
+            // Pixels that do not follow on one another are unfolded.
+            Form::Pixels(pixels) => {
+                let depth = |cut: &Cut| cut.depth(self.math, self.kind, rows);
+                depth(pixels).max(depth(&cut(&self.conv, rows)))
+            }
             Form::Correlation(tables) => {
                 // An item's chain, then the chunks of a tile and the sums of a window.
                 self.math.depth(self.kind, tables.longest_item()) + tables.additions
@@ -211,6 +228,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match &self.form {
             Form::Plain => "plain",
+            Form::Pixels(_) => "pixels",
             Form::Unfold(_) => "implicit unfold",
             Form::Correlation(_) => "correlation",
         };
@@ -219,7 +237,7 @@ impl fmt::Display for Plan {
         write!(f, "{name}, {math} tiles of {side}: {:.3e} multiply-adds, {gain:.2}x fewer than unfolding", self.multiply_adds() as f64)?;
         match &self.form {
             Form::Plain => {}
-            Form::Unfold(cut) => write!(f, "; {} tiles in {} chunks", cut.tiles, cut.chunks)?,
+            Form::Pixels(cut) | Form::Unfold(cut) => write!(f, "; {} tiles in {} chunks", cut.tiles, cut.chunks)?,
             Form::Correlation(tables) => {
                 let (sums, items, partials) = (tables.sums.len(), tables.items.len(), tables.partials);
                 write!(f, "; {sums} sums, {items} items, {partials} partial sums")?;
