@@ -1,6 +1,8 @@
-//! Axes to test: all small ones, and one of each kind.
+//! Axes and convolutions to test: all small axes, one of each kind, random ones; a convolution of each kind.
 
-use foof_kernels::conv::Axis;
+use crate::problem::padded;
+use foof_kernels::conv::{Axis, Conv, FeatureOrder};
+use proptest::prelude::*;
 
 /// Every axis of up to five taps and nine samples, strides and dilations up to 3, and paddings up to one more than the kernel.
 pub fn axes() -> Vec<Axis> {
@@ -38,4 +40,29 @@ pub fn kinds() -> Vec<Axis> {
         axis(3, 3).dilation(3).padding(3), // taps that never see two samples at once
         axis(9, 4).stride(3).dilation(2).padding_each([1, 5]),
     ]
+}
+
+/// Few and many channels, several tiles, phases, one tap, groups, depthwise.
+pub fn convolutions() -> Vec<Conv> {
+    let conv = |channels, axes: [Axis; 2]| Conv::new(channels, 36, axes).expect("a geometry");
+    vec![
+        conv(3, [padded(5, 3), padded(6, 3)]),
+        conv(20, [padded(4, 3).stride(2), padded(5, 2)]).with_bias(),
+        conv(50, [padded(3, 3), padded(3, 2)]).with_order(FeatureOrder::TapsChannel),
+        conv(6, [Axis::new(4, 1), Axis::new(5, 1)]).with_bias(),
+        conv(8, [Axis::new(4, 2).stride(2), padded(5, 3)]).with_groups(2).expect("groups"),
+        conv(18, [padded(4, 3), padded(5, 2)]).with_groups(18).expect("groups").with_bias(),
+        Conv::new(3, 1, [padded(3, 2), padded(2, 2), padded(4, 3)]).expect("a geometry"),
+    ]
+}
+
+/// Up to five taps over up to twelve samples, stride, dilation and paddings.
+pub fn axis() -> impl Strategy<Value = Axis> {
+    (1usize..=5, 1usize..=12, 1usize..=3, 1usize..=3, 0usize..=4, 0usize..=4).prop_map(
+        |(kernel, size, stride, dilation, before, after)| {
+            // Zeros after the last sample until the taps fit.
+            let missing = (dilation * (kernel - 1) + 1).saturating_sub(size + before + after);
+            Axis::new(size, kernel).stride(stride).dilation(dilation).padding_each([before, after + missing])
+        },
+    )
 }

@@ -4,7 +4,7 @@ use super::params::{
     Assemble, BiasRow, Correlate, Features, FoldChunks, Geometry, Images, Mirror, Output, Pack, Plain, Unfold, Windows,
 };
 use super::names;
-use super::plan::{Form, Plan, cut};
+use super::plan::{Form, Plan, cut, reduced_math};
 use super::tables::{Divisor, Tables};
 use super::{CORRELATE, DevicePlan, DeviceTables, SOURCE, UNFOLD};
 use crate::compile::Source;
@@ -217,11 +217,8 @@ impl<I: Input> Call<'_, I> {
         let step = [(groups * features) as isize, 1, 0, 0, 0];
         let rows = rows.as_view().with_axes([n, groups * features, 1, 1, 1], step);
         let kind = Kind::of::<I::Acc>();
-        let math = match self.plan.plan.math {
-            Math::Mma if kind == Kind::F32 => Math::Tf32x3,
-            math => math,
-        };
-        self.unfold(Images::new(rows, groups), &pixels, n, (math, kind), &cut, arena)
+        let how = (reduced_math(self.plan.plan.math, kind), kind);
+        self.unfold(Images::new(rows, groups), &pixels, n, how, &cut, arena)
     }
 
     fn correlation(&self, tables: &Tables, on_device: &DeviceTables, arena: &mut Arena<'_>) -> Result<(), CudaError> {

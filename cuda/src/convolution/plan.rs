@@ -178,10 +178,30 @@ impl Plan {
         }
     }
 
+    /// The same under `Sharing::Reduce`, of the products of mean patches.
+    pub fn reduced_depth(&self) -> usize {
+        let kind = self.kind.widened();
+        cut(&self.conv, self.images).depth(reduced_math(self.math, kind), kind, self.images)
+    }
+
+    /// The most parts that the depth of a tile is cut into.
+    pub fn chunks(&self) -> usize {
+        match &self.form {
+            Form::Plain => 1,
+            Form::Pixels(cut) | Form::Unfold(cut) => cut.chunks,
+            Form::Correlation(tables) => tables.sums.iter().map(|sum| sum.chunks as usize).max().unwrap_or(1),
+        }
+    }
+
     /// The longest chain of additions into an entry of the bias's row, or into a mean patch: 32 lanes, their tree, and the images.
     pub fn window_depth(&self) -> usize {
         self.conv.positions().div_ceil(32) + 5 + self.images
     }
+}
+
+/// How mean patches, of the accumulator's kind, are multiplied.
+pub(super) fn reduced_math(math: Math, kind: Kind) -> Math {
+    if math == Math::Mma && kind == Kind::F32 { Math::Tf32x3 } else { math }
 }
 
 /// How the covariance of `rows` rows of features is cut for the implicit unfold.
@@ -221,7 +241,8 @@ fn check<I>(conv: &Conv, images: usize) -> Result<(), CudaError> {
         fits("padded size of an axis", axis.size + low + high + axis.stride)?;
     }
     // Offsets inside an image are `int`.
-    fits("samples of an image", conv.axes3().iter().map(|axis| axis.size).product::<usize>() * width::<I>(conv))
+    let samples = conv.axes3().iter().fold(width::<I>(conv), |samples, axis| samples.saturating_mul(axis.size));
+    fits("samples of an image", samples)
 }
 
 impl fmt::Display for Plan {
