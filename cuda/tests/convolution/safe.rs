@@ -9,10 +9,11 @@ use foof_oracle::Random;
 use foof_oracle::compare::assert_same_bits;
 
 const N: usize = 4;
+const C: usize = 24;
 
-/// 4 to 6 channels, 3 x 3 taps over 8 x 4 pixels: as many outputs.
+/// 24 to 6 channels, 3 x 3 taps over 8 x 4 pixels: as many outputs.
 fn conv() -> Conv {
-    Conv::new(4, 6, [8, 4].map(|size| Axis::new(size, 3).padding(1))).expect("a convolution")
+    Conv::new(C, 6, [8, 4].map(|size| Axis::new(size, 3).padding(1))).expect("a convolution")
 }
 
 fn integers(len: usize) -> Vec<f32> {
@@ -26,12 +27,13 @@ fn factors_are_the_cpus() {
     let Some(stream) = stream() else { return };
     for conv in [conv(), conv().with_bias(), conv().with_groups(2).expect("groups")] {
         for (sharing, triangle) in [(Sharing::Expand, Triangle::Full), (Sharing::Reduce, Triangle::Lower)] {
-            let options = FactorOptions { sharing, triangle, decay: 0.5, bias: Bias::Without, ..FactorOptions::default() };
-            let (x, size) = (integers(N * 4 * 32), conv.factor_size());
+            let options =
+                FactorOptions { sharing, triangle, decay: 0.5, bias: Bias::Without, ..FactorOptions::default() };
+            let (x, size) = (integers(N * C * 32), conv.factor_size());
             let shape = [conv.groups(), size, size];
             let mut expected = vec![1.0f32; shape.iter().product()];
             let plan = foof::convolution::FactorPlan::new::<f32>(&conv, Par::seq());
-            let view = foof::View::new(&x, [N, 4, 8, 4]).expect("a view");
+            let view = foof::View::new(&x, [N, C, 8, 4]).expect("a view");
             let out = foof::ViewMut::new(&mut expected, shape).expect("a view");
             foof::convolution::conv_input_factor_alloc(out, view, &plan, &options, Par::seq()).expect("a factor");
 
@@ -40,8 +42,9 @@ fn factors_are_the_cpus() {
             assert!(plan.to_string().contains("multiply-adds") && plan.multiply_adds() > 0, "{plan}");
             let x = Buffer::from_host(&stream, &x).expect("memory");
             let mut out = Buffer::from_host(&stream, &vec![1.0f32; expected.len()]).expect("memory");
-            let view = x.view([N, 4, 8, 4]).expect("a view");
-            cuda::conv_input_factor_alloc(out.view_mut(shape).expect("a view"), view, &plan, &options, &stream).expect("a factor");
+            let view = x.view([N, C, 8, 4]).expect("a view");
+            cuda::conv_input_factor_alloc(out.view_mut(shape).expect("a view"), view, &plan, &options, &stream)
+                .expect("a factor");
             assert_same_bits(&out.to_host(&stream).expect("the factor"), &expected, &format!("{plan}, {options:?}"));
 
             let (errors, outputs) = (integers(N * 6 * 32), 6 / conv.groups());
@@ -53,7 +56,8 @@ fn factors_are_the_cpus() {
             let e = Buffer::from_host(&stream, &errors).expect("memory");
             let mut out = Buffer::from_host(&stream, &vec![1.0f32; expected.len()]).expect("memory");
             let view = e.view([N, 6, 8, 4]).expect("a view");
-            cuda::conv_error_factor_alloc(out.view_mut(shape).expect("a view"), view, &conv, &options, &stream).expect("a factor");
+            cuda::conv_error_factor_alloc(out.view_mut(shape).expect("a view"), view, &conv, &options, &stream)
+                .expect("a factor");
             assert_same_bits(&out.to_host(&stream).expect("the factor"), &expected, &format!("errors, {options:?}"));
         }
     }
@@ -73,8 +77,9 @@ fn refused(
     let mut to = Buffer::from_host(stream, &vec![7.0f32; out.iter().product()]).expect("memory");
     let view = images.view(x).expect("a view");
     let error = cuda::conv_input_factor(to.view_mut(out).expect("a view"), view, plan, options, stream, scratch);
-    assert!(to.to_host(stream).expect("the output").iter().all(|&v| v == 7.0), "the output was written");
-    error.expect_err("bad input")
+    let error = error.expect_err("bad input");
+    assert!(to.to_host(stream).expect("the output").iter().all(|&v| v == 7.0), "{error}: the output was written");
+    error
 }
 
 #[test]
@@ -82,18 +87,19 @@ fn bad_input_is_named() {
     let Some(stream) = stream() else { return };
     let (conv, good) = (conv(), FactorOptions::default());
     let plan = FactorPlan::new::<f32>(&conv, N, &stream).expect("a plan");
+    assert!(plan.to_string().starts_with("correlation"), "{plan}");
     let req = cuda::conv_input_factor_scratch::<f32>(&plan, &good);
     let mut scratch = Scratch::new(&stream, req).expect("memory");
-    let (out, x) = ([1, 36, 36], [N, 4, 8, 4]);
+    let (out, x) = ([1, 216, 216], [N, C, 8, 4]);
     let shape = |error: Error, named: &str| {
         assert!(matches!(error, Error::Shape { argument, .. } if argument == named), "{error}, not about {named}");
     };
     let parameter = |error: Error, named: &str| {
         assert!(matches!(error, Error::Parameter { name, .. } if name == named), "{error}, not about {named}");
     };
-    shape(refused(&stream, [1, 36, 35], x, &plan, &good, &mut scratch), "out");
-    shape(refused(&stream, out, [N, 4, 4, 8], &plan, &good, &mut scratch), "inputs");
-    parameter(refused(&stream, out, [N - 1, 4, 8, 4], &plan, &good, &mut scratch), "plan");
+    shape(refused(&stream, [1, 216, 215], x, &plan, &good, &mut scratch), "out");
+    shape(refused(&stream, out, [N, C, 4, 8], &plan, &good, &mut scratch), "inputs");
+    parameter(refused(&stream, out, [N - 1, C, 8, 4], &plan, &good, &mut scratch), "plan");
     for (options, named) in [
         (FactorOptions { decay: 1.0, ..good }, "decay"),
         (FactorOptions { centring: Centring::Centred, ..good }, "centring"),
@@ -104,7 +110,7 @@ fn bad_input_is_named() {
     let other = FactorPlan::new::<f64>(&conv, N, &stream).expect("a plan");
     parameter(refused(&stream, out, x, &other, &good, &mut scratch), "plan");
     let empty = FactorPlan::new::<f32>(&conv, 0, &stream).expect("a plan");
-    let error = refused(&stream, out, [0, 4, 8, 4], &empty, &good, &mut scratch);
+    let error = refused(&stream, out, [0, C, 8, 4], &empty, &good, &mut scratch);
     assert!(matches!(error, Error::EmptyBatch { argument: "inputs", .. }), "{error}");
     let mut none = Scratch::new(&stream, ScratchReq::EMPTY).expect("memory");
     let error = refused(&stream, out, x, &plan, &good, &mut none);
@@ -125,11 +131,11 @@ fn nothing_is_allocated() {
     let (conv, options) = (conv().with_bias(), FactorOptions::default());
     let plan = FactorPlan::new::<f32>(&conv, N, &stream).expect("a plan");
     let mut scratch = Scratch::new(&stream, cuda::conv_input_factor_scratch::<f32>(&plan, &options)).expect("memory");
-    let x = Buffer::from_host(&stream, &integers(N * 4 * 32)).expect("memory");
-    let mut out = Buffer::<f32>::zeros(&stream, 37 * 37).expect("memory");
+    let x = Buffer::from_host(&stream, &integers(N * C * 32)).expect("memory");
+    let mut out = Buffer::<f32>::zeros(&stream, 217 * 217).expect("memory");
     let before = foof_emulation::allocations();
     for _ in 0..2 {
-        let (out, x) = (out.view_mut([1, 37, 37]).expect("a view"), x.view([N, 4, 8, 4]).expect("a view"));
+        let (out, x) = (out.view_mut([1, 217, 217]).expect("a view"), x.view([N, C, 8, 4]).expect("a view"));
         cuda::conv_input_factor(out, x, &plan, &options, &stream, &mut scratch).expect("a factor");
     }
     stream.synchronize().expect("the factor");
