@@ -9,9 +9,9 @@ use foof_oracle::Random;
 use foof_oracle::compare::assert_same_bits;
 
 const N: usize = 4;
-const C: usize = 24;
+const C: usize = 64;
 
-/// 24 to 6 channels, 3 x 3 taps over 8 x 4 pixels: as many outputs.
+/// 64 to 6 channels, 3 x 3 taps over 8 x 4 pixels: as many outputs.
 fn conv() -> Conv {
     Conv::new(C, 6, [8, 4].map(|size| Axis::new(size, 3).padding(1))).expect("a convolution")
 }
@@ -90,14 +90,14 @@ fn bad_input_is_named() {
     assert!(plan.to_string().starts_with("correlation"), "{plan}");
     let req = cuda::conv_input_factor_scratch::<f32>(&plan, &good);
     let mut scratch = Scratch::new(&stream, req).expect("memory");
-    let (out, x) = ([1, 216, 216], [N, C, 8, 4]);
+    let (out, x) = ([1, 576, 576], [N, C, 8, 4]);
     let shape = |error: Error, named: &str| {
         assert!(matches!(error, Error::Shape { argument, .. } if argument == named), "{error}, not about {named}");
     };
     let parameter = |error: Error, named: &str| {
         assert!(matches!(error, Error::Parameter { name, .. } if name == named), "{error}, not about {named}");
     };
-    shape(refused(&stream, [1, 216, 215], x, &plan, &good, &mut scratch), "out");
+    shape(refused(&stream, [1, 576, 575], x, &plan, &good, &mut scratch), "out");
     shape(refused(&stream, out, [N, C, 4, 8], &plan, &good, &mut scratch), "inputs");
     parameter(refused(&stream, out, [N - 1, C, 8, 4], &plan, &good, &mut scratch), "plan");
     for (options, named) in [
@@ -132,10 +132,10 @@ fn nothing_is_allocated() {
     let plan = FactorPlan::new::<f32>(&conv, N, &stream).expect("a plan");
     let mut scratch = Scratch::new(&stream, cuda::conv_input_factor_scratch::<f32>(&plan, &options)).expect("memory");
     let x = Buffer::from_host(&stream, &integers(N * C * 32)).expect("memory");
-    let mut out = Buffer::<f32>::zeros(&stream, 217 * 217).expect("memory");
+    let mut out = Buffer::<f32>::zeros(&stream, 577 * 577).expect("memory");
     let before = foof_emulation::allocations();
     for _ in 0..2 {
-        let (out, x) = (out.view_mut([1, 217, 217]).expect("a view"), x.view([N, C, 8, 4]).expect("a view"));
+        let (out, x) = (out.view_mut([1, 577, 577]).expect("a view"), x.view([N, C, 8, 4]).expect("a view"));
         cuda::conv_input_factor(out, x, &plan, &options, &stream, &mut scratch).expect("a factor");
     }
     stream.synchronize().expect("the factor");
