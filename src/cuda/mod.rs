@@ -10,6 +10,8 @@
 //!   are named.
 //! - **The same bits** come from the same input on the same kind of device, whatever else runs.
 
+pub mod covariance;
+
 pub use foof_cuda::{
     Arch, Buffer, Cache, CudaError, Device, MatMut, MatRef, Pending, Precision, Scratch, ScratchReq, Stream, View,
     ViewMut,
