@@ -20,10 +20,15 @@ pub struct Source {
 }
 
 /// The headers that sources include.
-pub const HEADERS: [Source; 1] = [Source { file: "prelude.cuh", text: include_str!("../kernels/prelude.cuh") }];
+pub const HEADERS: [Source; 4] = [
+    Source { file: "prelude.cuh", text: include_str!("../kernels/prelude.cuh") },
+    Source { file: "load.cuh", text: include_str!("../kernels/load.cuh") },
+    Source { file: "tile.cuh", text: include_str!("../kernels/tile.cuh") },
+    Source { file: "epilogue.cuh", text: include_str!("../kernels/epilogue.cuh") },
+];
 
 /// Every source.
-pub const SOURCES: [&Source; 2] = [&crate::peak::SOURCE, &crate::inverse::SOURCE];
+pub const SOURCES: [&Source; 3] = [&crate::peak::SOURCE, &crate::covariance::SOURCE, &crate::inverse::SOURCE];
 
 /// What is compiled for, and in which form.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -10,11 +10,11 @@
 //!   are named.
 //! - **The same bits** come from the same input on the same kind of device, whatever else runs.
 
-mod inverse;
+pub mod covariance;
+pub mod inverse;
 mod pending;
 
 pub use foof_cuda::{
     Arch, Buffer, Cache, CudaError, Device, MatMut, MatRef, Precision, Scratch, ScratchReq, Stream, View, ViewMut,
 };
-pub use inverse::{batched_damped_inverse, batched_damped_inverse_alloc, batched_damped_inverse_scratch};
 pub use pending::Pending;
