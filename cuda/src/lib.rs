@@ -12,7 +12,7 @@
 //! | [`compile`], [`cache`] | sources to machine code, kept in memory and on disk |
 //! | `launch` | a kernel's geometry and its launch |
 //! | [`tile`] | the register tiles: how they multiply, how a product is cut into them |
-//! | [`covariance`] | the families of kernels |
+//! | [`covariance`], [`convolution`] | the families of kernels |
 //! | [`peak`] | the device's own limits |
 //! | [`inverse`] | damped inverses of batches |
 //!
@@ -21,6 +21,7 @@
 
 pub mod cache;
 pub mod compile;
+pub mod convolution;
 pub mod covariance;
 pub mod device;
 mod error;

@@ -10,6 +10,7 @@
 //!   are named.
 //! - **The same bits** come from the same input on the same kind of device, whatever else runs.
 
+pub mod convolution;
 pub mod covariance;
 pub mod inverse;
 mod pending;
