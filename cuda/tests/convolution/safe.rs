@@ -2,7 +2,8 @@
 
 use foof::convolution::{Axis, Conv, conv_error_factor_alloc as error_factor_on_cpu};
 use foof::covariance::{Centring, FactorOptions};
-use foof::cuda::{self, Buffer, CudaError, FactorPlan, Scratch, ScratchReq, Stream};
+use foof::cuda::convolution::{self as cuda, FactorPlan};
+use foof::cuda::{Buffer, CudaError, Scratch, ScratchReq, Stream};
 use foof::{Bias, Error, Par, Sharing, Triangle};
 use foof_emulation::stream;
 use foof_oracle::Random;
