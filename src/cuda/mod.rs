@@ -10,7 +10,12 @@
 //!   are named.
 //! - **The same bits** come from the same input on the same kind of device, whatever else runs.
 
+pub mod convolution;
+pub mod covariance;
+pub mod inverse;
+mod pending;
+
 pub use foof_cuda::{
-    Arch, Buffer, Cache, CudaError, Device, MatMut, MatRef, Pending, Precision, Scratch, ScratchReq, Stream, View,
-    ViewMut,
+    Arch, Buffer, Cache, CudaError, Device, MatMut, MatRef, Precision, Scratch, ScratchReq, Stream, View, ViewMut,
 };
+pub use pending::Pending;

@@ -5,9 +5,10 @@ use crate::error::{check_parameter, check_scratch, check_shape};
 use crate::{Element, Error, MemStack, Par, StackReq, Triangle, View, ViewMut};
 use foof_kernels::batched::{self as kernel, Dampings, Failure};
 
-fn check<T: Element>(a: View<'_, T, 3>, scale: T, damping: Dampings<'_, T>) -> Result<(), Error> {
-    let [batch, n, _] = a.shape();
-    check_shape("a", &[batch, n, n], &a.shape())?;
+/// What a batch of the shape of `a` asks of its parameters.
+pub(crate) fn check<T: Element>(a: [usize; 3], scale: T, damping: Dampings<'_, T>) -> Result<(), Error> {
+    let [batch, n, _] = a;
+    check_shape("a", &[batch, n, n], &a)?;
     check_parameter("scale", scale.to_f64(), scale > T::zero() && scale.is_finite(), "a positive finite number")?;
     let valid = |damping: T| damping >= T::zero() && damping.is_finite();
     match damping {
@@ -60,7 +61,7 @@ pub fn batched_damped_inverse<T: Element>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Error> {
-    check(a, scale, damping)?;
+    check(a.shape(), scale, damping)?;
     check_shape("out", &a.shape(), &out.shape())?;
     let [batch, n, _] = a.shape();
     check_scratch(stack, batched_damped_inverse_scratch::<T>([batch, n], par))?;
@@ -104,7 +105,7 @@ pub fn batched_solve<T: Element>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Error> {
-    check(a, scale, damping)?;
+    check(a.shape(), scale, damping)?;
     let ([batch, n, _], cols) = (a.shape(), b.shape()[2]);
     check_shape("b", &[batch, n, cols], &b.shape())?;
     check_shape("out", &b.shape(), &out.shape())?;

@@ -16,6 +16,8 @@ mod indefinite;
 mod mixed;
 mod solve;
 
+#[cfg(feature = "cuda")]
+pub(crate) use batched::check as check_batch;
 pub use batched::{
     batched_damped_inverse, batched_damped_inverse_alloc, batched_damped_inverse_scratch, batched_solve,
     batched_solve_alloc, batched_solve_scratch,

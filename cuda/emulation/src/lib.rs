@@ -2,11 +2,12 @@
 //!
 //! `FOOF_TEST_DEVICE` is `emulation` or `gpu`; unset, a GPU if there is one. Where the emulation cannot be built for want of a C++ compiler, tests
 //! say on standard error that they were skipped, or fail if `FOOF_REQUIRE_EMULATION` is `1`. `FOOF_EMULATION_SANITIZE=1` takes a build with
-//! AddressSanitizer, whose library the process must have been started with (`LD_PRELOAD`).
+//! AddressSanitizer, whose library the process must have been started with (`LD_PRELOAD`). `FOOF_EMULATION_KERNELS` and `FOOF_EMULATION_OUT` take kernels
+//! from another folder, and put what is built of them there: a kernel with a fault, which must be caught.
 
 use foof_cuda::{Cache, Device, Stream};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
-use std::ffi::{CString, OsStr, c_char, c_int};
+use std::ffi::{CString, OsStr, OsString, c_char, c_int};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -83,8 +84,14 @@ pub fn build<A: AsRef<OsStr>>(out: &Path, arguments: impl IntoIterator<Item = A>
 /// finds them by their names.
 fn emulation() -> Option<Driver> {
     let sanitize = env::var("FOOF_EMULATION_SANITIZE").is_ok_and(|value| value == "1");
-    let out = out_dir(sanitize);
-    if !build(&out, sanitize.then_some("--sanitize")) {
+    let out = env::var_os("FOOF_EMULATION_OUT").map_or_else(|| out_dir(sanitize), PathBuf::from);
+    let mut arguments: Vec<OsString> = Vec::new();
+    arguments.extend(sanitize.then(|| "--sanitize".into()));
+    if let Some(kernels) = env::var_os("FOOF_EMULATION_KERNELS") {
+        // Of a fault: the rest is compiled already.
+        arguments.extend(["--kernels".into(), kernels, "--objects".into(), out_dir(sanitize).join("objects").into()]);
+    }
+    if !build(&out, arguments) {
         return None;
     }
     let open = |name: &str| {
@@ -154,8 +161,8 @@ fn control<F>(name: &str) -> Option<Symbol<F>> {
     match driver()? {
         Driver::Emulation(library) => {
             // SAFETY: the callers know the signature.
-            let symbol = unsafe { library.get(name.as_bytes()) };
-            Some(symbol.unwrap_or_else(|error| panic!("{name}: {error}")))
+            let found = unsafe { library.get(name.as_bytes()) };
+            Some(found.unwrap_or_else(|error| panic!("{name}: {error}")))
         }
         Driver::Gpu => None,
     }
