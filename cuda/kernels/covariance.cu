@@ -207,7 +207,7 @@ TILES(covariance_mma_64_f64, 3, Mma64<double, F64>)
 TILES(covariance_mma_128_bf16, 1, Mma128<bf16, Bf16Promoted<bf16>>)
 TILES(covariance_mma_64_bf16, 4, Mma64<bf16, Bf16Promoted<bf16>>)
 TILES(covariance_mma_128_f16, 1, Mma128<f16, Tf32x3<f16>>)
-TILES(covariance_mma_64_f16, 4, Mma64<f16, Tf32x3<f16>>)
+TILES(covariance_mma_64_f16, 3, Mma64<f16, Tf32x3<f16>>)
 
 // Options
 TILES(covariance_tf32_128_f32, 2, Mma128<float, Tf32<float>>)

@@ -192,3 +192,27 @@ fn the_bits_do_not_depend_on_the_order_of_threads() {
         }
     }
 }
+
+/// A NaN reaches its row and column, whatever its bits, and nothing else.
+#[test]
+fn a_nan_stays_in_its_row_and_column() {
+    let mut random = Random::new(7);
+    let (n, d, [row, column]) = (19, 70, [4, 66]);
+    let x = random.integers(n, d, 4);
+    let expected = x.transpose().matmul(&x);
+    for bits in [0x7fc0_0000, 0x7fff_ffff, 0xffff_ffff, 0x7f80_0001] {
+        let mut buffer = padded::<f32>(&x.data, [n, 1, d]);
+        let place = buffer.places()[row * d + column];
+        buffer.data[place] = f32::from_bits(bits);
+        for rung in rungs::<f32>(false) {
+            let Some(stream) = stream_in_order(n) else { return };
+            let spec = plain(Blend::set(1.0));
+            let got = run(&stream, rung, &buffer, &spec, Buffer::poisoned([d, d], Layout::RowMajor)).dense();
+            let touched = |i: usize, j: usize| i == column || j == column;
+            let nan = |i, j| touched(i, j) == got[(i, j)].is_nan();
+            assert!((0..d * d).all(|k| nan(k / d, k % d)), "{rung:?}, bits {bits:x}");
+            let others = |a: &Dense| Dense::from_fn(d, d, |i, j| if touched(i, j) { 0.0 } else { a[(i, j)] });
+            assert_exact(&others(&got), &others(&expected), &format!("{rung:?}, bits {bits:x}"));
+        }
+    }
+}
