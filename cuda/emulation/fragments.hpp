@@ -78,6 +78,12 @@ inline uint32_t pack_bf16(float lo, float hi) {
     return round(lo) | round(hi) << 16;
 }
 
+inline float half_to_float(uint16_t bits) {
+    const float magnitude = emulation::from_bits(uint32_t(bits & 0x7fffu) << 13) * 0x1p112f; // also of subnormal numbers
+    const uint32_t special = (bits & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0;
+    return emulation::from_bits(emulation::bits(magnitude) | special | uint32_t(bits & 0x8000u) << 16);
+}
+
 inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], emulation::Site site = emulation::Site::here()) {
     emulation::mma_f32<8, emulation::left_tf32, emulation::right_tf32>(d, a, b, site);
 }

@@ -9,6 +9,7 @@
 //     cp_async_wait<N>()         until at most N of this thread's groups are under way; other threads see the data after a barrier
 //     to_tf32(x)                 the nearest TF32 (10 bits of fraction), ties away from zero, as the bits of a float
 //     pack_bf16(lo, hi)          the nearest bf16 of each, ties to even, in the low and the high half
+//     half_to_float(bits)        an f16 as a float, exact
 //     mma_tf32, mma_bf16, mma_f64     D += A B by one warp; see the fragments below
 //
 // Fragments, for lane l with g = l / 4 and t = l % 4; element (i, k) of A, (k, j) of B, (i, j) of D:
@@ -70,6 +71,12 @@ PRELUDE uint32_t pack_bf16(float lo, float hi) {
     uint32_t bits;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(bits) : "f"(hi), "f"(lo));
     return bits;
+}
+
+PRELUDE float half_to_float(uint16_t bits) {
+    float x;
+    asm("cvt.f32.f16 %0, %1;\n" : "=f"(x) : "h"(bits));
+    return x;
 }
 
 PRELUDE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

@@ -20,10 +20,23 @@ pub struct Source {
 }
 
 /// The headers that sources include.
-pub const HEADERS: [Source; 1] = [Source { file: "prelude.cuh", text: include_str!("../kernels/prelude.cuh") }];
+pub const HEADERS: [Source; 5] = [
+    Source { file: "prelude.cuh", text: include_str!("../kernels/prelude.cuh") },
+    Source { file: "load.cuh", text: include_str!("../kernels/load.cuh") },
+    Source { file: "tile.cuh", text: include_str!("../kernels/tile.cuh") },
+    Source { file: "epilogue.cuh", text: include_str!("../kernels/epilogue.cuh") },
+    Source { file: "conv.cuh", text: include_str!("../kernels/conv.cuh") },
+];
 
 /// Every source.
-pub const SOURCES: [&Source; 2] = [&crate::peak::SOURCE, &crate::inverse::SOURCE];
+pub const SOURCES: [&Source; 6] = [
+    &crate::peak::SOURCE,
+    &crate::covariance::SOURCE,
+    &crate::convolution::SOURCE,
+    &crate::convolution::CORRELATE,
+    &crate::convolution::UNFOLD,
+    &crate::inverse::SOURCE,
+];
 
 /// What is compiled for, and in which form.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

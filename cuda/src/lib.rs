@@ -11,6 +11,8 @@
 //! | [`pending`] | what only the device knows, such as a pivot that fails: waited for explicitly |
 //! | [`compile`], [`cache`] | sources to machine code, kept in memory and on disk |
 //! | `launch` | a kernel's geometry and its launch |
+//! | [`tile`] | the register tiles: how they multiply, how a product is cut into them |
+//! | [`covariance`], [`convolution`] | the families of kernels |
 //! | [`peak`] | the device's own limits |
 //! | [`inverse`] | damped inverses of batches |
 //!
@@ -19,6 +21,8 @@
 
 pub mod cache;
 pub mod compile;
+pub mod convolution;
+pub mod covariance;
 pub mod device;
 mod error;
 pub mod inverse;
@@ -28,6 +32,7 @@ pub mod peak;
 pub mod pending;
 pub mod scratch;
 pub mod stream;
+pub mod tile;
 pub mod view;
 
 pub use cache::Cache;

@@ -5,7 +5,7 @@ use crate::error::CudaError;
 use crate::stream::Stream;
 use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DevicePtr, DevicePtrMut};
 use foof_kernels::ViewError;
-use foof_kernels::view::{check_bounds, check_overlap, row_major};
+use foof_kernels::view::{check_bounds, check_overlap, image_axes, pixel_axes, row_major};
 use std::marker::PhantomData;
 
 /// A tensor on a device: `R` axes with any strides, in elements.
@@ -148,6 +148,54 @@ impl<'a, T, const R: usize> View<'a, T, R> {
     /// The same memory with other axes, which reach no element that these do not.
     pub(crate) fn with_axes<const Q: usize>(&self, shape: [usize; Q], strides: [isize; Q]) -> View<'a, T, Q> {
         View { pointer: self.pointer, ordinal: self.ordinal, shape, strides, memory: PhantomData }
+    }
+}
+
+impl<'a, T, const R: usize> View<'a, T, R> {
+    /// Images `[N, C, X]`, `[N, C, Y, X]` or `[N, C, Z, Y, X]` with axes of size one in front of their spatial axes,
+    /// `[N, C, Z, Y, X]`; `None` for another rank.
+    pub fn as_images(&self) -> Option<View<'a, T, 5>> {
+        image_axes(self.shape, self.strides).map(|(shape, strides)| self.with_axes(shape, strides))
+    }
+
+    /// The same tensor with its last axis moved to the second place: images `[N, .., C]` of a channels-last framework as `[N, C, ..]`. The
+    /// identity below rank 3.
+    pub fn channels_last(&self) -> View<'a, T, R> {
+        let mut view = *self;
+        if R > 2 {
+            view.shape[1..].rotate_right(1);
+            view.strides[1..].rotate_right(1);
+        }
+        view
+    }
+
+    /// Part `index` of `parts` equal parts of an axis.
+    pub(crate) fn part(&self, axis: usize, index: usize, parts: usize) -> View<'a, T, R> {
+        let mut view = *self;
+        view.shape[axis] /= parts;
+        let step = self.strides[axis] * (index * view.shape[axis]) as isize * size_of::<T>() as isize;
+        view.pointer = self.pointer.wrapping_add_signed(step as i64);
+        view
+    }
+}
+
+impl<'a, T> View<'a, T, 5> {
+    /// `[N, Z Y X, C]`, one pixel a row, where the spatial axes follow on one another.
+    pub(crate) fn pixels(&self) -> Option<View<'a, T, 3>> {
+        pixel_axes(self.shape, self.strides).map(|(shape, strides)| self.with_axes(shape, strides))
+    }
+}
+
+impl<'a, T> ViewMut<'a, T, 3> {
+    /// The matrix of the last two axes at `index` of the first, for a shorter time.
+    ///
+    /// # Panics
+    /// If the index is outside the shape.
+    pub fn matrix(&mut self, index: usize) -> MatMut<'_, T> {
+        let ([n, rows, columns], [_, row, column]) = (self.shape(), self.strides());
+        assert!(index < n, "matrix {index} of {n}");
+        let view = self.view.part(0, index, n).with_axes([rows, columns], [row, column]);
+        ViewMut { view, memory: PhantomData }
     }
 }
 

@@ -31,19 +31,11 @@ pub fn conv_input_factor<I: Input, const R: usize>(
 ) -> Result<(), Error> {
     let conv = plan.conv();
     let images = images("inputs", conv, Side::Inputs, x)?;
-    let (groups, size) = (conv.groups(), conv.factor_size());
-    check_shape("out", &[groups, size, size], &out.shape())?;
-    check_parameter(
-        "plan",
-        size as f64,
-        plan.suits::<I::Acc>(par),
-        "a plan for this element type and instruction set",
-    )?;
-    let bias = options.bias == conv.bias() || options.bias == Bias::Without;
-    check_parameter("bias", 1.0, bias, "none, as the convolution has none")?;
-    let n = check(conv, "inputs", x, options)?;
+    let spec = input_factor_spec(conv, out.shape(), &x.shape(), options)?;
+    let suits = plan.suits::<I::Acc>(par);
+    check_parameter("plan", conv.factor_size() as f64, suits, "a plan for this element type and instruction set")?;
+    check_finite("inputs", x)?;
     check_scratch(stack, conv_input_factor_scratch::<I::Acc>(images.shape()[0], plan, options, par))?;
-    let spec = spec(options, options.scaling.input(options.sharing, n, conv.positions()));
     kernel::covariance(out, images, plan, &spec, par, stack);
     Ok(())
 }
@@ -66,12 +58,9 @@ pub fn conv_error_factor<E: Input, const R: usize>(
     stack: &mut MemStack,
 ) -> Result<(), Error> {
     let images = images("errors", conv, Side::Outputs, errors)?;
-    let (groups, size) = (conv.groups(), conv.out_channels() / conv.groups());
-    check_shape("out", &[groups, size, size], &out.shape())?;
-    check_parameter("bias", 1.0, options.bias == Bias::Without, "none: errors have no bias")?;
-    let n = check(conv, "errors", errors, options)?;
+    let spec = error_factor_spec(conv, out.shape(), &errors.shape(), options)?;
+    check_finite("errors", errors)?;
     check_scratch(stack, conv_error_factor_scratch::<E::Acc>(images.shape()[0], conv, options, par))?;
-    let spec = spec(options, options.scaling.error(options.sharing, n, conv.positions()));
     error_kernel::error_covariance(out, images, conv, &spec, par, stack);
     Ok(())
 }
@@ -128,22 +117,46 @@ pub fn conv_error_factor_alloc<E: Input, const R: usize>(
     conv_error_factor(out, errors, conv, options, par, MemStack::new(&mut memory))
 }
 
-/// What both factors ask of their options and batch; returns the number of datapoints.
-fn check<I: Input, const R: usize>(
+/// Everything that can be wrong with an input factor but its images' values and its scratch, on any device; else how it is computed. The images' shape is checked as
+/// they are viewed.
+pub(crate) fn input_factor_spec<T: Element>(
     conv: &Conv,
-    argument: &'static str,
-    x: View<'_, I, R>,
+    out: [usize; 3],
+    x: &[usize],
     options: &FactorOptions,
-) -> Result<usize, Error> {
+) -> Result<ConvSpec<T>, Error> {
+    let (groups, size) = (conv.groups(), conv.factor_size());
+    check_shape("out", &[groups, size, size], &out)?;
+    let bias = options.bias == conv.bias() || options.bias == Bias::Without;
+    check_parameter("bias", 1.0, bias, "none, as the convolution has none")?;
+    let n = check(conv, "inputs", x, options)?;
+    Ok(spec(options, options.scaling.input(options.sharing, n, conv.positions())))
+}
+
+/// The same for an error factor.
+pub(crate) fn error_factor_spec<T: Element>(
+    conv: &Conv,
+    out: [usize; 3],
+    errors: &[usize],
+    options: &FactorOptions,
+) -> Result<ConvSpec<T>, Error> {
+    let (groups, size) = (conv.groups(), conv.out_channels() / conv.groups());
+    check_shape("out", &[groups, size, size], &out)?;
+    check_parameter("bias", 1.0, options.bias == Bias::Without, "none: errors have no bias")?;
+    let n = check(conv, "errors", errors, options)?;
+    Ok(spec(options, options.scaling.error(options.sharing, n, conv.positions())))
+}
+
+/// What both factors ask of their options and batch; returns the number of datapoints.
+fn check(conv: &Conv, argument: &'static str, x: &[usize], options: &FactorOptions) -> Result<usize, Error> {
     let raw = options.centring == Centring::Raw;
     check_parameter("centring", 1.0, raw, "Centring::Raw: patches of convolutions are not centred")?;
-    let rows = x.shape().first().copied().unwrap_or(0);
+    let rows = x.first().copied().unwrap_or(0);
     options.check(rows)?;
     if rows == 0 {
-        return Err(Error::EmptyBatch { argument, shape: x.shape().to_vec() });
+        return Err(Error::EmptyBatch { argument, shape: x.to_vec() });
     }
     check_fits(conv, rows)?;
-    check_finite(argument, x)?;
     Ok(rows / options.rows_per_datapoint)
 }
 

@@ -31,7 +31,7 @@
 //! # }
 //! ```
 
-mod factors;
+pub(crate) mod factors;
 mod products;
 
 pub use factors::{

@@ -10,9 +10,14 @@
 //!   are named.
 //! - **The same bits** come from the same input on the same kind of device, whatever else runs.
 
+mod convolution;
 mod inverse;
 mod pending;
 
+pub use convolution::{
+    FactorPlan, conv_error_factor, conv_error_factor_alloc, conv_error_factor_scratch, conv_input_factor,
+    conv_input_factor_alloc, conv_input_factor_scratch,
+};
 pub use foof_cuda::{
     Arch, Buffer, Cache, CudaError, Device, MatMut, MatRef, Precision, Scratch, ScratchReq, Stream, View, ViewMut,
 };

@@ -1,24 +1,11 @@
 //! Layouts and types of images, layouts of outputs, triangles and blends: integers bit for bit, nothing else read or written.
 
+use crate::axes::convolutions;
 use crate::problem::{Images, Problem, Request, assert_exact_for_every_type, padded};
 use foof_kernels::Triangle;
 use foof_kernels::conv::{Axis, Conv, FeatureOrder};
 use foof_oracle::Random;
 use foof_oracle::layout::Layout;
-
-/// Few and many channels, several tiles, phases, one tap, groups, depthwise.
-fn convolutions() -> Vec<Conv> {
-    let conv = |channels, axes: [Axis; 2]| Conv::new(channels, 36, axes).expect("a geometry");
-    vec![
-        conv(3, [padded(5, 3), padded(6, 3)]),
-        conv(20, [padded(4, 3).stride(2), padded(5, 2)]).with_bias(),
-        conv(50, [padded(3, 3), padded(3, 2)]).with_order(FeatureOrder::TapsChannel),
-        conv(6, [Axis::new(4, 1), Axis::new(5, 1)]).with_bias(),
-        conv(8, [Axis::new(4, 2).stride(2), padded(5, 3)]).with_groups(2).expect("groups"),
-        conv(18, [padded(4, 3), padded(5, 2)]).with_groups(18).expect("groups").with_bias(),
-        Conv::new(3, 1, [padded(3, 2), padded(2, 2), padded(4, 3)]).expect("a geometry"),
-    ]
-}
 
 fn every_image_layout() -> impl Iterator<Item = Images> {
     Layout::ALL.into_iter().flat_map(|layout| [Images::ChannelsFirst(layout), Images::ChannelsLast(layout)])

@@ -1,5 +1,6 @@
 //! Convolutions: their covariances against an explicit unfold, their products against their definition; plans and geometries.
 
+mod axes;
 mod batches;
 mod channels;
 mod errors;

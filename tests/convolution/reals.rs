@@ -1,5 +1,6 @@
 //! Random images within the derived bound, over random geometries; symmetric to the bit, positive semidefinite up to the bound.
 
+use crate::axes::axis;
 use crate::problem::{Images, Problem, Request, padded, plans};
 use foof_kernels::conv::{Axis, Conv, FeatureOrder, Form, Plan, depth, sums};
 use foof_kernels::covariance::{Bias, Sharing};
@@ -77,16 +78,6 @@ fn check<T: Element>(problem: &Problem, request: &Request, random: &mut Random) 
             }
         }
     }
-}
-
-fn axis() -> impl Strategy<Value = Axis> {
-    (1usize..=5, 1usize..=12, 1usize..=3, 1usize..=3, 0usize..=4, 0usize..=4).prop_map(
-        |(kernel, size, stride, dilation, before, after)| {
-            // Zeros after the last sample until the taps fit.
-            let missing = (dilation * (kernel - 1) + 1).saturating_sub(size + before + after);
-            Axis::new(size, kernel).stride(stride).dilation(dilation).padding_each([before, after + missing])
-        },
-    )
 }
 
 proptest! {

@@ -2,7 +2,8 @@
 //!
 //! `FOOF_TEST_DEVICE` is `emulation` or `gpu`; unset, a GPU if there is one. Where the emulation cannot be built for want of a C++ compiler, tests
 //! say on standard error that they were skipped, or fail if `FOOF_REQUIRE_EMULATION` is `1`. `FOOF_EMULATION_SANITIZE=1` takes a build with
-//! AddressSanitizer, whose library the process must have been started with (`LD_PRELOAD`).
+//! AddressSanitizer, whose library the process must have been started with (`LD_PRELOAD`). `FOOF_EMULATION_KERNELS` and `FOOF_EMULATION_OUT` take kernels
+//! from another folder, and put what is built of them there: a kernel with a fault, which must be caught.
 
 use foof_cuda::{Cache, Device, Stream};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
@@ -66,15 +67,19 @@ fn out_dir(sanitize: bool) -> PathBuf {
 /// finds them by their names.
 fn emulation() -> Option<Driver> {
     let sanitize = env::var("FOOF_EMULATION_SANITIZE").is_ok_and(|value| value == "1");
-    let out = out_dir(sanitize);
+    let out = env::var_os("FOOF_EMULATION_OUT").map_or_else(|| out_dir(sanitize), PathBuf::from);
     let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("build.sh"));
     // The compiler must not start with a sanitizer's library of ours.
     build.arg(&out).args(sanitize.then_some("--sanitize")).env_remove("LD_PRELOAD");
+    if let Some(kernels) = env::var_os("FOOF_EMULATION_KERNELS") {
+        // Of a fault: the rest is compiled already.
+        build.arg("--kernels").arg(kernels).arg("--objects").arg(out_dir(sanitize).join("objects"));
+    }
     let output = build.output().expect("build.sh runs");
     match output.status.code() {
         Some(0) => {}
         Some(NO_COMPILER) => {
-            skip(String::from_utf8_lossy(&output.stdout).trim());
+            skip(String::from_utf8_lossy(&output.stderr).trim());
             return None;
         }
         code => panic!("build.sh: {code:?}\n{}", String::from_utf8_lossy(&output.stderr)),

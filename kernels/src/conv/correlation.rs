@@ -97,6 +97,12 @@ impl Correlation {
         let width = channels.min(panel);
         let few = width < FEW_CHANNELS && conv.axes3()[1].kernel > 1;
         let most = [1, if few { FEW_CHANNELS.div_ceil(width) * 3 } else { 1 }, (panel / width).max(1)];
+        Correlation::grouped(conv, width, most)
+    }
+
+    /// With tiles of `width` channels and at most so many classes in a group of each axis.
+    pub(crate) fn grouped(conv: &Conv, width: usize, most: [usize; 3]) -> Correlation {
+        let channels = conv.in_channels() / conv.groups();
         let count = [Count::Left, Count::Right, Count::Left];
         let plan = |axis: usize| {
             let grouping = Grouping { most: most[axis], count: count[axis], mixed: axis == 2 };

@@ -313,6 +313,12 @@ impl Conv {
         Conv { in_channels: self.out_channels, bias: Bias::Without, axes, ..*self }
     }
 
+    /// The identity on this convolution's mean patches, taken for pixels: one tap, with the bias. Its channels are features.
+    pub fn mean_patches(&self) -> Conv {
+        let axes = self.axes.map(|_| Axis::new(1, 1));
+        Conv { in_channels: self.groups * self.features(), axes, order: FeatureOrder::ChannelTaps, ..*self }
+    }
+
     /// The place of tap `(p, q, r)`, numbered row-major, of a group's channel among its features.
     pub fn feature(&self, channel: usize, tap: usize) -> usize {
         match self.order {

@@ -5,6 +5,7 @@
 //! | [`geometry`] | what a convolution is |
 //! | [`plan`] | how its covariance is computed |
 //! | `axis`, [`correlation`] | the correlation form: classes of tap pairs, windows, segments, products |
+//! | [`classes`] | the same, described for products taken elsewhere |
 //! | `layout`, `image` | how a batch is cut into chunks and packed |
 //! | `correlate`, `assemble`, `output` | the products, rows of the factor from their sums, the factor |
 //! | [`depthwise`] | the products of a vector of one-channel groups |
@@ -17,6 +18,7 @@
 
 pub(crate) mod assemble;
 pub(crate) mod axis;
+pub mod classes;
 pub(crate) mod correlate;
 pub mod correlation;
 pub mod covariance;

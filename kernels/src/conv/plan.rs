@@ -102,8 +102,8 @@ impl Plan {
     }
 }
 
-/// One tap, read at every sample.
-fn is_pixels(conv: &Conv) -> bool {
+/// Whether a convolution has one tap, read at every sample: its patches are pixels.
+pub fn is_pixels(conv: &Conv) -> bool {
     conv.axes3().iter().all(|axis| axis.kernel == 1 && axis.stride == 1 && axis.padding == [0, 0])
 }
 

@@ -3,20 +3,43 @@
 use super::{MatMut, View, ViewMut};
 use core::ops::Range;
 
+/// The shape and strides of images `[N, C, X]`, `[N, C, Y, X]` or `[N, C, Z, Y, X]` with axes of size one in front of their spatial axes; `None` for
+/// another rank.
+pub fn image_axes<const R: usize>(from: [usize; R], steps: [isize; R]) -> Option<([usize; 5], [isize; 5])> {
+    if !(3..=5).contains(&R) {
+        return None;
+    }
+    let (mut shape, mut strides) = ([1; 5], [0; 5]);
+    for axis in 0..R {
+        let to = if axis < 2 { axis } else { axis + 5 - R };
+        (shape[to], strides[to]) = (from[axis], steps[axis]);
+    }
+    Some((shape, strides))
+}
+
+/// The shape and strides of images `[N, C, Z, Y, X]` as `[N, Z Y X, C]`, one pixel a row, where the spatial axes follow on one another.
+pub fn pixel_axes([n, c, z, y, x]: [usize; 5], [ns, cs, zs, ys, xs]: [isize; 5]) -> Option<([usize; 3], [isize; 3])> {
+    // The stride of an axis of size one does not count; the innermost longer one gives the step.
+    let axes = [(z, zs), (y, ys), (x, xs)];
+    let step = axes.iter().rev().find(|axis| axis.0 > 1).map_or(0, |axis| axis.1);
+    let mut next = step;
+    for &(size, stride) in axes.iter().rev() {
+        if size > 1 && stride != next {
+            return None;
+        }
+        next *= size as isize;
+    }
+    // Pixel t of an image lies at t times the step.
+    Some(([n, z * y * x, c], [ns, step, cs]))
+}
+
 macro_rules! as_images {
     ($view:ident) => {
         impl<'a, T, const R: usize> $view<'a, T, R> {
             /// Images `[N, C, X]`, `[N, C, Y, X]` or `[N, C, Z, Y, X]` with axes of size one in front of their spatial axes,
             /// `[N, C, Z, Y, X]`; `None` for another rank.
             pub fn as_images(self) -> Option<$view<'a, T, 5>> {
-                if !(3..=5).contains(&R) {
-                    return None;
-                }
-                let (mut shape, mut strides) = ([1; 5], [0; 5]);
-                for axis in 0..R {
-                    let to = if axis < 2 { axis } else { axis + 5 - R };
-                    (shape[to], strides[to]) = (self.shape()[axis], self.strides()[axis]);
-                }
+                let (shape, strides) = image_axes(self.shape(), self.strides())?;
                 // SAFETY: axes of size one reach no other elements.
                 Some(unsafe { self.reshaped([0; R], shape, strides) })
             }
@@ -66,19 +89,9 @@ impl<'a, T> View<'a, T, 5> {
 
     /// `[N, Z Y X, C]`, one pixel a row, where the spatial axes follow on one another.
     pub(crate) fn pixels(self) -> Option<View<'a, T, 3>> {
-        let ([n, c, z, y, x], [ns, cs, zs, ys, xs]) = (self.shape(), self.strides());
-        // The stride of an axis of size one does not count; the innermost longer one gives the step.
-        let axes = [(z, zs), (y, ys), (x, xs)];
-        let step = axes.iter().rev().find(|axis| axis.0 > 1).map_or(0, |axis| axis.1);
-        let mut next = step;
-        for &(size, stride) in axes.iter().rev() {
-            if size > 1 && stride != next {
-                return None;
-            }
-            next *= size as isize;
-        }
-        // SAFETY: pixel t of an image lies at t times the step.
-        Some(unsafe { self.reshaped([0; 5], [n, z * y * x, c], [ns, step, cs]) })
+        let (shape, strides) = pixel_axes(self.shape(), self.strides())?;
+        // SAFETY: the same elements.
+        Some(unsafe { self.reshaped([0; 5], shape, strides) })
     }
 }
 

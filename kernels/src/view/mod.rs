@@ -10,6 +10,7 @@ mod ndarray;
 mod tensor;
 
 pub use any::AnyView;
+pub use images::{image_axes, pixel_axes};
 pub use matrix::{MatMut, MatRef};
 pub use tensor::{View, ViewMut};
 
