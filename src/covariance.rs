@@ -68,10 +68,57 @@ impl FactorOptions {
     }
 }
 
+/// Which factor of a layer. What follows from it is the same on every device.
 #[derive(Clone, Copy, PartialEq)]
-enum Side {
+pub(crate) enum Side {
     Input,
     Error,
+}
+
+/// The numbers that a factor is formed with.
+pub(crate) struct Scales<T> {
+    /// Of the sum over rows, and of the old factor.
+    pub(crate) blend: Blend<T>,
+    /// Of a sum over positions.
+    pub(crate) reduce: T,
+    /// Of a sum over datapoints and positions, to be subtracted.
+    pub(crate) mean: T,
+}
+
+impl Side {
+    /// The argument's name in errors.
+    pub(crate) fn argument(self) -> &'static str {
+        match self {
+            Side::Input => "inputs",
+            Side::Error => "errors",
+        }
+    }
+
+    /// Everything that can be wrong with a batch but its values and the scratch.
+    pub(crate) fn check(self, out: [usize; 2], x: [usize; 3], options: &FactorOptions) -> Result<(), Error> {
+        let [n, t, d] = x;
+        let size = d + options.bias.columns();
+        check_shape("out", &[size, size], &out)?;
+        options.check(n)?;
+        match n * t {
+            0 => Err(Error::EmptyBatch { argument: self.argument(), shape: x.to_vec() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// For rows of shape `[N, T, d]`.
+    pub(crate) fn scales<T: Element>(self, [rows, t, _]: [usize; 3], options: &FactorOptions) -> Scales<T> {
+        let n = rows / options.rows_per_datapoint;
+        let (scale, reduce) = match self {
+            Side::Input => (options.scaling.input(options.sharing, n, t), 1.0 / t as f64),
+            Side::Error => (options.scaling.error(options.sharing, n, t), 1.0),
+        };
+        let mean = match options.sharing {
+            Sharing::Expand => 1.0 / (rows * t) as f64,
+            Sharing::Reduce => reduce / rows as f64,
+        };
+        Scales { blend: options.blend(scale), reduce: T::from_f64(reduce), mean: T::from_f64(mean) }
+    }
 }
 
 /// `A <- m A + (1-m) s sum_nt x_nt x_nt^T` (or of reduced rows), for `x` `[N, T, i]` (dense layers: `T = 1`) and `out` `[i, i]`, with
@@ -86,7 +133,7 @@ pub fn input_factor<I: Input>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Error> {
-    factor("inputs", Side::Input, out, x, options, par, stack)
+    factor(Side::Input, out, x, options, par, stack)
 }
 
 /// `B <- m B + (1-m) s sum_nt e_nt e_nt^T` (or of reduced rows), for errors `e` `[N, T, o]`, or `[N C, T, o]` with `C` rows for each
@@ -101,7 +148,7 @@ pub fn error_factor<I: Input>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Error> {
-    factor("errors", Side::Error, out, e, options, par, stack)
+    factor(Side::Error, out, e, options, par, stack)
 }
 
 /// Scratch of [`input_factor`] and [`error_factor`] for rows of `shape` `[N, T, d]`.
@@ -141,25 +188,7 @@ pub fn error_factor_alloc<I: Input>(
     with_scratch(req, |stack| error_factor(out, e, options, par, stack))
 }
 
-/// Everything that can be wrong with a batch but its scratch.
-fn check<I: Input>(
-    argument: &'static str,
-    out: [usize; 2],
-    x: View<'_, I, 3>,
-    options: &FactorOptions,
-) -> Result<(), Error> {
-    let [n, t, d] = x.shape();
-    let size = d + options.bias.columns();
-    check_shape("out", &[size, size], &out)?;
-    options.check(n)?;
-    if n * t == 0 {
-        return Err(Error::EmptyBatch { argument, shape: x.shape().to_vec() });
-    }
-    check_finite(argument, x)
-}
-
 fn factor<I: Input>(
-    argument: &'static str,
     side: Side,
     out: MatMut<'_, I::Acc>,
     x: View<'_, I, 3>,
@@ -167,32 +196,23 @@ fn factor<I: Input>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Error> {
-    check(argument, out.shape(), x, options)?;
+    side.check(out.shape(), x.shape(), options)?;
+    check_finite(side.argument(), x)?;
     check_scratch(stack, factor_scratch::<I::Acc>(x.shape(), options, par))?;
-    let [rows, t, d] = x.shape();
-    let n = rows / options.rows_per_datapoint;
-    let (scale, reduce_scale) = match side {
-        Side::Input => (options.scaling.input(options.sharing, n, t), 1.0 / t as f64),
-        Side::Error => (options.scaling.error(options.sharing, n, t), 1.0),
-    };
-    let number = I::Acc::from_f64;
+    let scales = side.scales(x.shape(), options);
     let spec = Spec {
         sharing: options.sharing,
-        reduce_scale: number(reduce_scale),
+        reduce_scale: scales.reduce,
         bias: options.bias,
         centre: None,
         triangle: options.triangle,
-        blend: options.blend(scale),
+        blend: scales.blend,
     };
     match options.centring {
         Centring::Raw => kernel::covariance(out, x, &spec, par, stack),
         Centring::Centred => {
-            let (mut centre, stack) = temporary::<I::Acc>(stack, d);
-            let mean = match options.sharing {
-                Sharing::Expand => 1.0 / (rows * t) as f64,
-                Sharing::Reduce => reduce_scale / rows as f64,
-            };
-            kernel::column_sums(&mut centre, x, number(mean));
+            let (mut centre, stack) = temporary::<I::Acc>(stack, x.shape()[2]);
+            kernel::column_sums(&mut centre, x, scales.mean);
             kernel::covariance(out, x, &Spec { centre: Some(&centre), ..spec }, par, stack);
         }
     }

@@ -11,6 +11,7 @@
 //! - **The same bits** come from the same input on the same kind of device, whatever else runs.
 
 mod convolution;
+pub mod covariance;
 mod inverse;
 mod pending;
 

@@ -1,0 +1,7 @@
+//! Covariances on a device: the CPU's properties and oracles, for every rung of the ladder.
+
+mod errors;
+mod factors;
+mod integers;
+mod reals;
+mod run;
