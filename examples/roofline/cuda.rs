@@ -4,11 +4,10 @@
 use super::data::{DAMPING, covariance_matrices, uniform};
 use super::jobs::{Images, Job};
 use super::report::{Limits, Report, Row};
+use foof::cuda::convolution::{FactorPlan, conv_input_factor, conv_input_factor_scratch};
 use foof::cuda::covariance::{factor_scratch, input_factor};
-use foof::cuda::{
-    Buffer, Device, FactorPlan, Precision, Scratch, Stream, batched_damped_inverse, batched_damped_inverse_scratch,
-    conv_input_factor, conv_input_factor_scratch,
-};
+use foof::cuda::inverse::{batched_damped_inverse, batched_damped_inverse_scratch};
+use foof::cuda::{Buffer, Device, Precision, Scratch, Stream};
 use foof::covariance::FactorOptions;
 use foof::inverse::Dampings;
 use foof_cuda::covariance::{self as kernel, Rung as CovarianceRung, Spec};

@@ -10,17 +10,12 @@
 //!   are named.
 //! - **The same bits** come from the same input on the same kind of device, whatever else runs.
 
-mod convolution;
+pub mod convolution;
 pub mod covariance;
-mod inverse;
+pub mod inverse;
 mod pending;
 
-pub use convolution::{
-    FactorPlan, conv_error_factor, conv_error_factor_alloc, conv_error_factor_scratch, conv_input_factor,
-    conv_input_factor_alloc, conv_input_factor_scratch,
-};
 pub use foof_cuda::{
     Arch, Buffer, Cache, CudaError, Device, MatMut, MatRef, Precision, Scratch, ScratchReq, Stream, View, ViewMut,
 };
-pub use inverse::{batched_damped_inverse, batched_damped_inverse_alloc, batched_damped_inverse_scratch};
 pub use pending::Pending;

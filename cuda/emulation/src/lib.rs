@@ -149,9 +149,10 @@ pub fn for_every_order<T: Copy + PartialEq + std::fmt::Debug>(
 /// A control of the stand-in, or none on a GPU.
 fn control<F>(name: &str) -> Option<Symbol<F>> {
     match driver()? {
-        // SAFETY: the callers know the signature.
         Driver::Emulation(library) => {
-            Some(unsafe { library.get(name.as_bytes()) }.unwrap_or_else(|e| panic!("{name}: {e}")))
+            // SAFETY: the callers know the signature.
+            let found = unsafe { library.get(name.as_bytes()) };
+            Some(found.unwrap_or_else(|error| panic!("{name}: {error}")))
         }
         Driver::Gpu => None,
     }

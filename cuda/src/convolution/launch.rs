@@ -1,9 +1,9 @@
 //! The launches of one covariance.
 
+use super::names;
 use super::params::{
     Assemble, BiasRow, Correlate, Features, FoldChunks, Geometry, Images, Mirror, Output, Pack, Plain, Unfold, Windows,
 };
-use super::names;
 use super::plan::{Form, Plan, cut, reduced_math};
 use super::tables::{Divisor, Tables};
 use super::{CORRELATE, DevicePlan, DeviceTables, SOURCE, UNFOLD};
@@ -135,12 +135,15 @@ impl<I: Input> Call<'_, I> {
             size: size as i32,
             full: i32::from(self.full()),
         };
-        let name = names::reads(Kind::of::<I>(), [
-            "conv_covariance_plain_f32",
-            "conv_covariance_plain_f64",
-            "conv_covariance_plain_bf16",
-            "conv_covariance_plain_f16",
-        ]);
+        let name = names::reads(
+            Kind::of::<I>(),
+            [
+                "conv_covariance_plain_f32",
+                "conv_covariance_plain_f64",
+                "conv_covariance_plain_bf16",
+                "conv_covariance_plain_f16",
+            ],
+        );
         let grid = [blocks(product(&[groups, size, size]).div_ceil(THREADS.into()))?, 1, 1];
         // SAFETY: one thread for each entry; images and output have the geometry's shapes.
         unsafe { self.small(name, grid, 0, &params) }
@@ -196,12 +199,10 @@ impl<I: Input> Call<'_, I> {
             features: Features::new(conv),
             groups: conv.groups() as i32,
         };
-        let name = names::reads(Kind::of::<I>(), [
-            "conv_window_sums_f32",
-            "conv_window_sums_f64",
-            "conv_window_sums_bf16",
-            "conv_window_sums_f16",
-        ]);
+        let name = names::reads(
+            Kind::of::<I>(),
+            ["conv_window_sums_f32", "conv_window_sums_f64", "conv_window_sums_bf16", "conv_window_sums_f16"],
+        );
         let warps = product(&[conv.groups(), n, conv.features()]);
         // SAFETY: a warp for each of the rows' elements, which the caller made room for.
         unsafe { self.small(name, [blocks(warps.div_ceil(u128::from(THREADS / 32)))?, 1, 1], 0, &params) }
@@ -364,9 +365,10 @@ impl InPlace {
         let whole = |count: usize, step: isize| count <= 1 || step.unsigned_abs().is_multiple_of(16 / size_of::<I>());
         let pixels = channel == 1 && channels == tables.width && x.pointer().is_multiple_of(16);
         let aligned = whole(x.shape()[0], image) && sizes.iter().zip(axes).all(|(&size, step)| whole(size, step));
-        let reach = sizes.iter().zip(axes).try_fold(channels, |reach, (&size, step)| {
-            reach.checked_add((size - 1).checked_mul(step.unsigned_abs())?)
-        });
+        let reach = sizes
+            .iter()
+            .zip(axes)
+            .try_fold(channels, |reach, (&size, step)| reach.checked_add((size - 1).checked_mul(step.unsigned_abs())?));
         let short = reach.is_some_and(|reach| reach <= i32::MAX as usize);
         // An axis of one sample may have any step.
         let axes = [0, 1, 2].map(|axis| if sizes[axis] > 1 { axes[axis] as i32 } else { 0 });

@@ -126,7 +126,11 @@ pub fn error_covariance<E: Input>(
     scratch: &mut Scratch,
 ) -> Result<(), CudaError> {
     let (outputs, n) = (conv.outputs_only(), e.shape()[0]);
-    assert_eq!(out.shape(), [conv.groups(), outputs.features(), outputs.features()], "error covariance: the output's shape");
+    assert_eq!(
+        out.shape(),
+        [conv.groups(), outputs.features(), outputs.features()],
+        "error covariance: the output's shape"
+    );
     assert_eq!(e.shape(), conv.output_shape(n), "error covariance: the errors' shape");
     let plan = DevicePlan { plan: Plan::with_rung::<E>(&outputs, n, math, Rung::Pixels)?, tables: None };
     out.as_view().check_device("out", stream)?;

@@ -5,11 +5,11 @@ use crate::error::CudaError;
 use crate::launch::MOST_BLOCKS;
 use crate::tile::{Cut, Kind, Math, Tile};
 use core::fmt;
+use foof_kernels::Input;
 use foof_kernels::conv::Conv;
 use foof_kernels::conv::classes::Classes;
 use foof_kernels::conv::plan::is_pixels;
 use foof_kernels::covariance::Bias;
-use foof_kernels::Input;
 
 /// The correlation form must save at least this part of the multiply-adds: it reads and writes partial sums.
 const LEAST_GAIN: f64 = 1.1;
@@ -110,9 +110,8 @@ impl Plan {
         let mut best = (u64::MAX, Rung::Unfold);
         for &tile in Tile::all(Kind::of::<I>()) {
             let side = tile.side();
-            let sizes = |taps: usize| {
-                GROUPS.into_iter().filter(move |&n| n == 1 || n < 2 * taps && (n - 1) * width < 2 * side)
-            };
+            let sizes =
+                |taps: usize| GROUPS.into_iter().filter(move |&n| n == 1 || n < 2 * taps && (n - 1) * width < 2 * side);
             for rows in sizes(y.kernel) {
                 for columns in sizes(x.kernel) {
                     let cost = cost(&Classes::new(conv, rows, columns), width, side, images);
@@ -255,7 +254,11 @@ impl fmt::Display for Plan {
         };
         let gain = self.unfold_multiply_adds() as f64 / self.multiply_adds() as f64;
         let (side, math) = (self.tile.side(), self.math);
-        write!(f, "{name}, {math} tiles of {side}: {:.3e} multiply-adds, {gain:.2}x fewer than unfolding", self.multiply_adds() as f64)?;
+        write!(
+            f,
+            "{name}, {math} tiles of {side}: {:.3e} multiply-adds, {gain:.2}x fewer than unfolding",
+            self.multiply_adds() as f64
+        )?;
         match &self.form {
             Form::Plain => {}
             Form::Pixels(cut) | Form::Unfold(cut) => write!(f, "; {} tiles in {} chunks", cut.tiles, cut.chunks)?,

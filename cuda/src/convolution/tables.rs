@@ -215,7 +215,8 @@ impl Tables {
                     folds.push(Fold { partial: partials as u32, count: chunks as u32 });
                 }
                 for chunk in 0..chunks {
-                    let [start, end] = [chunk, chunk + 1].map(|k| (u128::from(depth) * u128::from(k) / u128::from(chunks)) as u64);
+                    let [start, end] =
+                        [chunk, chunk + 1].map(|k| (u128::from(depth) * u128::from(k) / u128::from(chunks)) as u64);
                     items.push(Item {
                         sum: number as u32,
                         tile: tile.map(|t| t as u32),

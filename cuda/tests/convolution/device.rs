@@ -43,9 +43,12 @@ pub fn plans<I: Input>(conv: &Conv, n: usize) -> Vec<Plan> {
     for (number, &math) in math.iter().enumerate() {
         plans.push(plan(math, Rung::Unfold));
         let groups = [(1, 1), (1, 3), (2, 2), (4, 1)].into_iter().cycle().skip(number);
-        plans.extend(tiles.iter().zip(groups).map(|(&tile, (rows, columns))| {
-            plan(math, Rung::Correlation { tile, rows, columns })
-        }));
+        plans.extend(
+            tiles
+                .iter()
+                .zip(groups)
+                .map(|(&tile, (rows, columns))| plan(math, Rung::Correlation { tile, rows, columns })),
+        );
     }
     plans
 }
@@ -68,10 +71,14 @@ pub fn assert_exact<I: Input + Pod + NumCast>(problem: &Problem, request: &Reque
     let images = problem.images::<I>(request.images);
     for plan in plans {
         let what = format!("{plan}: n = {}, {:?}, {request:?}", problem.n, problem.conv);
-        let got = for_every_order(&what, |x: I::Acc| x.to_f64().to_bits(), |stream| {
-            let out = run(problem, plan, request, &images, problem.output(&old, request), stream);
-            out.unwrap_or_else(|error| panic!("{what}: {error}")).elements()
-        });
+        let got = for_every_order(
+            &what,
+            |x: I::Acc| x.to_f64().to_bits(),
+            |stream| {
+                let out = run(problem, plan, request, &images, problem.output(&old, request), stream);
+                out.unwrap_or_else(|error| panic!("{what}: {error}")).elements()
+            },
+        );
         let Some(mut got) = got else { return };
         // Without the sign of a zero.
         got.iter_mut().filter(|x| **x == num_traits::Zero::zero()).for_each(|x| *x = num_traits::Zero::zero());

@@ -2,7 +2,8 @@
 
 use foof::convolution::{Axis, Conv, conv_error_factor_alloc as error_factor_on_cpu};
 use foof::covariance::{Centring, FactorOptions};
-use foof::cuda::{self, Buffer, CudaError, FactorPlan, Scratch, ScratchReq, Stream};
+use foof::cuda::convolution::{self as cuda, FactorPlan};
+use foof::cuda::{Buffer, CudaError, Scratch, ScratchReq, Stream};
 use foof::{Bias, Error, Par, Sharing, Triangle};
 use foof_emulation::stream;
 use foof_oracle::Random;
@@ -26,7 +27,8 @@ fn factors_are_the_cpus() {
     let Some(stream) = stream() else { return };
     for conv in [conv(), conv().with_bias(), conv().with_groups(2).expect("groups")] {
         for (sharing, triangle) in [(Sharing::Expand, Triangle::Full), (Sharing::Reduce, Triangle::Lower)] {
-            let options = FactorOptions { sharing, triangle, decay: 0.5, bias: Bias::Without, ..FactorOptions::default() };
+            let options =
+                FactorOptions { sharing, triangle, decay: 0.5, bias: Bias::Without, ..FactorOptions::default() };
             let (x, size) = (integers(N * 4 * 32), conv.factor_size());
             let shape = [conv.groups(), size, size];
             let mut expected = vec![1.0f32; shape.iter().product()];
@@ -41,7 +43,8 @@ fn factors_are_the_cpus() {
             let x = Buffer::from_host(&stream, &x).expect("memory");
             let mut out = Buffer::from_host(&stream, &vec![1.0f32; expected.len()]).expect("memory");
             let view = x.view([N, 4, 8, 4]).expect("a view");
-            cuda::conv_input_factor_alloc(out.view_mut(shape).expect("a view"), view, &plan, &options, &stream).expect("a factor");
+            cuda::conv_input_factor_alloc(out.view_mut(shape).expect("a view"), view, &plan, &options, &stream)
+                .expect("a factor");
             assert_same_bits(&out.to_host(&stream).expect("the factor"), &expected, &format!("{plan}, {options:?}"));
 
             let (errors, outputs) = (integers(N * 6 * 32), 6 / conv.groups());
@@ -53,7 +56,8 @@ fn factors_are_the_cpus() {
             let e = Buffer::from_host(&stream, &errors).expect("memory");
             let mut out = Buffer::from_host(&stream, &vec![1.0f32; expected.len()]).expect("memory");
             let view = e.view([N, 6, 8, 4]).expect("a view");
-            cuda::conv_error_factor_alloc(out.view_mut(shape).expect("a view"), view, &conv, &options, &stream).expect("a factor");
+            cuda::conv_error_factor_alloc(out.view_mut(shape).expect("a view"), view, &conv, &options, &stream)
+                .expect("a factor");
             assert_same_bits(&out.to_host(&stream).expect("the factor"), &expected, &format!("errors, {options:?}"));
         }
     }

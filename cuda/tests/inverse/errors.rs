@@ -1,10 +1,8 @@
 //! The safe function: its checks, its errors, its memory.
 
 use crate::{definite, embed, matrix, stream};
-use foof::cuda::{
-    Buffer, CudaError, Scratch, ScratchReq, Stream, batched_damped_inverse, batched_damped_inverse_alloc,
-    batched_damped_inverse_scratch,
-};
+use foof::cuda::inverse::{batched_damped_inverse, batched_damped_inverse_alloc, batched_damped_inverse_scratch};
+use foof::cuda::{Buffer, CudaError, Scratch, ScratchReq, Stream};
 use foof::inverse::Dampings;
 use foof::{Error, Triangle};
 use foof_cuda::inverse::Rung;
