@@ -4,11 +4,11 @@
 use super::data::{DAMPING, covariance_matrices, uniform};
 use super::jobs::{Images, Job};
 use super::report::{Limits, Report, Row};
+use foof::covariance::FactorOptions;
 use foof::cuda::convolution::{FactorPlan, conv_input_factor, conv_input_factor_scratch};
 use foof::cuda::covariance::{factor_scratch, input_factor};
 use foof::cuda::inverse::{batched_damped_inverse, batched_damped_inverse_scratch};
 use foof::cuda::{Buffer, Device, Precision, Scratch, Stream};
-use foof::covariance::FactorOptions;
 use foof::inverse::Dampings;
 use foof_cuda::covariance::{self as kernel, Rung as CovarianceRung, Spec};
 use foof_cuda::inverse::{Rung as InverseRung, damped_inverse_by};
@@ -157,9 +157,9 @@ fn work(job: Job, way: Way, stream: &Stream) -> Result<(Work, Option<f64>), Box<
             let mut scratch = Scratch::new(&stream, batched_damped_inverse_scratch::<f32>([batch, n]))?;
             let (shape, damping) = ([batch, n, n], Dampings::Same(DAMPING));
             // What failed would be named by `wait`; that nothing does is seen once.
-            let view = |out: &mut Buffer<f32>| out.view_mut(shape);
-            batched_damped_inverse(view(&mut out)?, a.view(shape)?, 1.0, damping, Triangle::Full, &stream, &mut scratch)?
-                .wait()?;
+            let view = out.view_mut(shape)?;
+            let a_view = a.view(shape)?;
+            batched_damped_inverse(view, a_view, 1.0, damping, Triangle::Full, &stream, &mut scratch)?.wait()?;
             let call: Work = Box::new(move || {
                 let (out, a) = (out.view_mut(shape)?, a.view(shape)?);
                 match way {

@@ -172,14 +172,7 @@ impl Report {
         };
         table += &format!(
             "\n\n{:kernel$}  {:shape$}  {:>10}  {:>9}  {:>7}  {:10}  {:>10}  {:>7}\n",
-            "kernel",
-            "shape",
-            "ms",
-            "GFLOP/s",
-            "of peak",
-            "best peer",
-            "peer ms",
-            "speedup",
+            "kernel", "shape", "ms", "GFLOP/s", "of peak", "best peer", "peer ms", "speedup",
         );
         for row in &self.rows {
             let ms = |seconds: f64| format!("{:.4}", seconds * 1e3);
