@@ -8,46 +8,41 @@
 //!         sink(row of es), for each row
 //! ```
 
-use super::layer::{Block, Loader};
-use crate::conv::patches::Index;
+use super::layer::Block;
 use crate::element::Element;
 use crate::engine::kernels::Kernels;
 use crate::engine::pack::Pack;
 use crate::engine::slab::{Panels, Part, Slab};
-use crate::engine::{ALIGN, Buffers, PARALLEL_WORK, SIDES, TASKS, aligned, slabs_of};
+use crate::engine::{ALIGN, Buffers, LINE, PARALLEL_WORK, TASKS, WINDOW, aligned, slabs_of};
 use crate::par::Par;
 use core::ops::Range;
 use dyn_stack::{MemStack, StackReq};
 
+/// Rows and positions of a strip, and how many strips there must then be: each is packed once a window, and every panel of the window is read once a
+/// strip.
+const STRIPS: [(usize, usize); 3] = [(96, TASKS), (48, TASKS / 4), (LEAST, 0)];
 /// The least side of a tile in rows and positions.
-pub(crate) const LEAST: usize = SIDES[SIDES.len() - 1];
-/// Rows and positions of a strip, the most first: each is packed once a window, and every panel of the window is read once a strip.
-const STRIPS: [usize; 2] = [96, LEAST];
-/// Bytes of a line of a tile: two tiles of a strip and both slabs fit L2.
-const LINE: usize = 480 * 4;
-/// Elements of a window, or, if that is more, this part of all rows packed: columns enough that packing the strips anew costs little.
-const WINDOW: usize = 800_000;
+pub(crate) const LEAST: usize = 24;
+/// A window may have this part of all rows, packed, if that is more.
 const PART: usize = 4;
 /// Depths that a packing task takes.
 const STRETCH: usize = 512;
 
 /// One batch of a layer as operands with rows as indices.
+#[derive(Clone, Copy)]
 pub(crate) struct Half<'a, T: Element> {
-    x: Loader<'a, T>,
-    e: Loader<'a, T>,
+    /// Inputs and errors.
+    operands: [&'a dyn Pack<T>; 2],
     pub(crate) rows: usize,
     labels: usize,
     positions: usize,
 }
 
 impl<'a, T: Element> Half<'a, T> {
-    pub(crate) fn new(block: &Block<'a, T>) -> Self {
-        let (x, e) = (block.inputs(Index::Outputs), block.errors(Index::Outputs));
-        Half { x, e, rows: block.rows(), labels: block.labels, positions: block.positions }
-    }
-
-    fn operands(&self) -> [&dyn Pack<T>; 2] {
-        [&self.x, &self.e]
+    /// `operands` are [`Block::both`] of `block`, with rows as indices.
+    pub(crate) fn new<I: Element>(block: &Block<'_, I>, operands: &'a [impl Pack<T>; 2]) -> Self {
+        let operands = operands.each_ref().map(|operand| operand as &dyn Pack<T>);
+        Half { operands, rows: block.rows(), labels: block.labels, positions: block.positions }
     }
 
     /// Indices of inputs and errors that rows `rows` stand for.
@@ -115,15 +110,17 @@ impl Plan {
     fn new<T: Element>(left: &Half<'_, T>, right: Option<&Half<'_, T>>, kernels: &Kernels<T>) -> Plan {
         let (lower, nr) = (right.is_none(), kernels.nr);
         let right = right.unwrap_or(left);
-        let depths = left.operands().map(|operand| operand.depth());
+        let depths = left.operands.map(|operand| operand.depth());
         let depth = (depths[0] + depths[1]).max(1);
         let positions = left.positions.saturating_mul(right.positions);
         let pairs = left.rows.saturating_mul(right.rows).saturating_mul(positions) / if lower { 2 } else { 1 };
         let indices = right.rows * right.positions;
         let window = WINDOW.max(indices.saturating_mul(depth) / PART) / depth;
-        let window = (window / nr * nr).clamp(LEAST, LINE / size_of::<T>());
-        let strips = STRIPS.map(|side| Cut::new(left, side));
-        let strip = strips.into_iter().find(|cut| cut.blocks() >= TASKS).unwrap_or(strips[STRIPS.len() - 1]);
+        let window = window.clamp(LEAST, LINE / size_of::<T>());
+        // Even windows, of whole panels.
+        let window = indices.div_ceil(indices.div_ceil(window)).next_multiple_of(nr).min(LINE / size_of::<T>());
+        let strips = STRIPS.map(|(side, least)| (Cut::new(left, side), least));
+        let strip = strips.into_iter().find(|(cut, least)| cut.blocks() >= *least).unwrap_or(strips[0]).0;
         let right = Cut::new(right, window);
         Plan { left: strip, right, lower, depths, nr, work: pairs.saturating_mul(depth) }
     }
@@ -248,7 +245,7 @@ impl<T: Element> Job<'_, T> {
             // SAFETY: this task's stretch of this panel, inside the memory of the window.
             let memory =
                 unsafe { core::slice::from_raw_parts_mut(self.window.as_mut_ptr().add(at), (end - start) * nr) };
-            self.right.operands()[side].pack(memory, first, start, self.kernels);
+            self.right.operands[side].pack(memory, first, start, self.kernels);
         });
     }
 
@@ -293,14 +290,11 @@ impl<T: Element> Job<'_, T> {
         let window = self.window.as_ptr().wrapping_add(from);
         for depths in slabs_of(0..depth) {
             for (panel, memory) in memory.chunks_exact_mut(nr * depths.len()).take(rows.div_ceil(nr)).enumerate() {
-                self.left.operands()[side].pack(memory, first + panel * nr, depths.start, self.kernels);
+                self.left.operands[side].pack(memory, first + panel * nr, depths.start, self.kernels);
             }
             let left = Panels { ptr: memory.as_ptr(), step: nr * depths.len(), continued: false };
-            let right = Panels {
-                ptr: window.wrapping_add(depths.start * nr),
-                step: nr * depth,
-                continued: depths.end < depth,
-            };
+            let right =
+                Panels { ptr: window.wrapping_add(depths.start * nr), step: nr * depth, continued: depths.end < depth };
             let slab = Slab { rows, cols, depth: depths.len(), left, right, part };
             // SAFETY: the panels hold these depths; a tile has room for whole panels of columns.
             unsafe { slab.add(tile.as_mut_ptr(), plan.ld(), depths.start == 0, self.kernels) };

@@ -61,7 +61,7 @@ pub fn sum<T: Element>(
                 };
                 // SAFETY: shapes were checked.
                 let epilogue = unsafe { StoreFrom::new(out, base, blend) };
-                Engine::streamed(left, right, &epilogue, par).run(stack);
+                Engine::windowed(left, right, &epilogue, par).run(stack);
             }
         };
         match &more {
@@ -87,23 +87,29 @@ fn based<'a, T: Element>(
     }
 }
 
-fn sizes<T: Element>(layer: &Layer<'_, T>, second: Option<&Layer<'_, T>>) -> [usize; 3] {
+fn sizes<T: Element>(layer: &Layer<'_, T>, second: Option<&Layer<'_, T>>) -> ([usize; 3], bool) {
     let rows = |layer: &Layer<'_, T>| layer.datapoints() * layer.positions();
     let block = layer.block(0);
-    [block.o, block.i, rows(layer) + second.map_or(0, rows)]
+    ([block.o, block.i, rows(layer) + second.map_or(0, rows)], block.streamed())
 }
 
 /// Scratch of [`sum`], whatever the strides.
 pub fn scratch<T: Element>(layer: &Layer<'_, T>, second: Option<&Layer<'_, T>>, par: Par) -> StackReq {
-    let [o, i, k] = sizes(layer, second);
-    let each = |m, n| engine::streamed_scratch::<T>(m, n, k, par);
+    let ([o, i, k], streamed) = sizes(layer, second);
+    let each = |m, n| match streamed {
+        true => engine::streamed_scratch::<T>(m, n, k, par),
+        false => engine::windowed_scratch::<T>(m, n, k, par),
+    };
     each(o, i).or(each(i, o))
 }
 
 /// The roundings that a term `v e x` passes in [`sum`]: the product's, its weight, and the sum over labels.
 pub fn depth<T: Element>(layer: &Layer<'_, T>, second: Option<&Layer<'_, T>>, par: Par) -> usize {
-    let [o, i, k] = sizes(layer, second);
-    let each = |m, n| engine::streamed_depth::<T>(m, n, k, par);
+    let ([o, i, k], streamed) = sizes(layer, second);
+    let each = |m, n| match streamed {
+        true => engine::streamed_depth::<T>(m, n, k, par),
+        false => engine::windowed_depth::<T>(m, n, k, par),
+    };
     each(o, i).max(each(i, o)) + 1 + layer.labels().max(second.map_or(0, Layer::labels))
 }
 
