@@ -179,10 +179,10 @@ pub(crate) struct TooLarge {
 }
 
 impl Tables {
-    /// For `images` images of a group's channels, padded to `width`.
+    /// For `images` images of a group's channels, padded to `width`; there are as many groups.
     pub(crate) fn new(
         classes: &Classes,
-        taps: usize,
+        conv: &Conv,
         width: usize,
         side: usize,
         images: usize,
@@ -200,7 +200,7 @@ impl Tables {
         let work: u64 = depths.iter().zip(&tiles).map(|(depth, tiles)| depth * tiles.count() as u64).sum();
         // Fixed by the shape alone.
         let wanted = if side > 64 { ITEMS / 2 } else { ITEMS };
-        let each = work.div_ceil(wanted).clamp(LEAST_DEPTH, MOST_DEPTH);
+        let each = work.div_ceil(wanted.div_ceil(conv.groups() as u64)).clamp(LEAST_DEPTH, MOST_DEPTH);
         let (mut entries, mut items, mut folds, mut partials) = (Vec::new(), Vec::new(), Vec::new(), 0);
         let mut most_chunks = 0;
         for (number, ((sum, tiles), &depth)) in sums.iter().zip(&tiles).zip(&depths).enumerate() {
@@ -233,6 +233,7 @@ impl Tables {
         }
         // The last blocks to start are short: they fill the device until the end.
         items.sort_by_key(|item| core::cmp::Reverse(item.count));
+        let taps = conv.taps();
         let pairs = (0..taps * taps).map(|pair| pair_entry(classes, pair / taps, pair % taps, width)).collect();
         Ok(Tables {
             side,
