@@ -35,10 +35,18 @@ tiny=()
 say() { printf '%s\n' "$*" | tee -a "$summary"; }
 
 failed=0
+# Seconds that all steps have together, and those kept for the steps after this one.
+all=460 kept=210
 # step NAME SECONDS COMMAND..: its output goes to OUT/NAME.log, its fate to the summary.
 step() {
-    local name=$1 seconds=$2 status start=$SECONDS
+    local name=$1 seconds=$2 status start=$SECONDS left=$((all - kept - SECONDS))
     shift 2
+    if [ "$left" -lt 5 ]; then
+        say "NO TIME  $name"
+        failed=$((failed + 1))
+        return 0
+    fi
+    [ "$seconds" -le "$left" ] || seconds=$left
     timeout --kill-after=5 "$seconds" "$@" >"$out/$name.log" 2>&1
     status=$?
     case $status in
@@ -51,7 +59,7 @@ step() {
 
 say "$(date -u +%Y-%m-%dT%H:%MZ) $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo 'no nvidia-smi')"
 
-# 1. Properties: 150 s together. The first to run compiles the kernels.
+# 1. Properties. Each program compiles the kernels that it uses.
 for test in "$here"/tests/*; do
     [ "${test##*/}" != no_driver ] || continue # asks for a machine without one
     step "test-${test##*/}" 100 "$test" --test-threads=4
@@ -73,19 +81,21 @@ if [ -n "$sanitizer" ]; then
             name=${test##*/}
             filter=$(small_of "$name")
             [ -n "$filter" ] || continue
-            step "$tool-$name" 30 "$sanitizer" --tool "$tool" --error-exitcode 99 "$test" --test-threads=1 "$filter"
+            step "$tool-$name" 40 "$sanitizer" --tool "$tool" --error-exitcode 99 "$test" --test-threads=1 "$filter"
         done
     done
 else
     say "SKIPPED  compute-sanitizer: not installed"
 fi
 
-# 3. The peers first, so that the report can name them; both within two minutes of each other.
+# 3. The peers first, so that the report can name them.
+kept=100
 peers=()
 if [ "${GPU_CHECK_PEERS:-yes}" = yes ]; then
     step peers 90 python3 "$here/peers.py" --json "$out/peers.json" "${tiny[@]}"
     [ ! -s "$out/peers.json" ] || peers=(--peers "$out/peers.json")
 fi
+kept=0
 step roofline 120 "$here/roofline" --device cuda --json "$out/roofline.json" "${peers[@]}" "${tiny[@]}"
 if [ -s "$out/roofline.log" ]; then
     say ''
