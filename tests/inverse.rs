@@ -2,7 +2,8 @@
 
 use dyn_stack::{MemBuffer, MemStack};
 use foof_kernels::cholesky::{
-    damped_inverse, damped_inverse_scratch, potrf, potrf_scratch, solve_left, solve_scratch, trtri, trtri_scratch,
+    damped_cholesky, damped_inverse, damped_inverse_scratch, potrf, potrf_scratch, solve_left, solve_scratch, trtri,
+    trtri_scratch,
 };
 use foof_kernels::{Element, Par, Triangle};
 use foof_oracle::bounds::{self, F64, Format, Outcome};
@@ -75,6 +76,42 @@ fn integer_factors_are_found_exactly() {
 }
 
 /// A negative pivot at every position is reported with its index and value.
+/// A factor of several strips, in place and into another matrix, whose layout is another: of integers exactly.
+#[test]
+fn factors_of_several_strips_are_exact() {
+    let mut random = Random::new(12);
+    for n in [530, 1100] {
+        let pivots: Vec<f64> = (0..n).map(|_| 1.0 + random.below(15) as f64).collect();
+        let l = Dense::from_fn(n, n, |i, j| match i.cmp(&j) {
+            std::cmp::Ordering::Less => 0.0,
+            std::cmp::Ordering::Equal => pivots[j],
+            std::cmp::Ordering::Greater if (7 * i + 3 * j) % 23 < 2 => pivots[j] * (random.below(5) as f64 - 2.0),
+            std::cmp::Ordering::Greater => 0.0,
+        });
+        let a = l.matmul(&l.transpose());
+        // 2 (A - 3 I), of which half and 3 I are A.
+        let doubled = Buffer::<f32, 2>::matrix(&a.damped(-3.0).scaled(2.0), Layout::RowMajor);
+        for (isa, factors) in for_every_par("strips", |par: Par| {
+            let within = factor::<f32>(&a, Layout::RowMajor, par).expect("positive definite");
+            let mut out = Buffer::<f32, 2>::matrix(&Dense::zeros(n, n), Layout::ColumnMajor);
+            let mut memory = MemBuffer::new(potrf_scratch::<f32>(n, par));
+            damped_cholesky(out.view_mut(), doubled.view(), 0.5, 3.0, par, MemStack::new(&mut memory))
+                .expect("positive definite");
+            [within, out.dense().lower()].map(|l| l.to_vec::<f32>()).concat()
+        }) {
+            for part in factors.chunks_exact(n * n) {
+                assert_exact(&Dense::from_slice(n, n, part), &l, &format!("{isa}, n = {n}"));
+            }
+        }
+        // The pivot of a later strip is named by its place in the whole.
+        let index = n - 3;
+        let mut indefinite = a.clone();
+        indefinite[(index, index)] -= pivots[index] * pivots[index];
+        let (got, value) = factor::<f32>(&indefinite, Layout::RowMajor, Par::threads(2)).expect_err("a zero pivot");
+        assert_eq!((got, value), (index, 0.0));
+    }
+}
+
 #[test]
 fn an_indefinite_matrix_names_its_pivot() {
     for n in [1, 2, 31, 32, 33, 64, 65, 100] {

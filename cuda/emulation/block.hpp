@@ -267,8 +267,12 @@ inline void run(const Launch& launch) {
     for (size_t i : turn) {
         dim3 index(unsigned(i % launch.grid.x), unsigned(i / launch.grid.x % launch.grid.y), unsigned(i / launch.grid.x / launch.grid.y));
         block.run(launch, index, static_cast<unsigned char*>(shared));
-        for (size_t byte = 0; byte < GUARD; byte++)
-            if (guard[byte] != POISON) block.die(Site{}, "wrote past the " + std::to_string(launch.shared_bytes) + " bytes of shared memory");
+        for (size_t byte = 0; byte < GUARD; byte++) {
+            if (guard[byte] == POISON) continue;
+            fprintf(stderr, "emulation: kernel %s, block (%u, %u, %u): wrote byte %zu past its %zu bytes of shared memory\n", launch.kernel,
+                    index.x, index.y, index.z, byte + 1, launch.shared_bytes);
+            abort();
+        }
     }
     current = outer;
     free(shared);

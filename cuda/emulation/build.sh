@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Builds the stand-ins libcuda.so and libnvrtc.so: the emulation, with the kernels of a directory.
 #
-#     cuda/emulation/build.sh OUT_DIR [--sanitize] [-DNAME].. [--kernels DIR] [--objects DIR]
+#     cuda/emulation/build.sh OUT_DIR [--sanitize] [-DNAME].. [--kernels DIR] [--objects DIR] [--program FILE]
 #
 #     --sanitize      with AddressSanitizer and UndefinedBehaviorSanitizer; the program that loads it needs LD_PRELOAD, see README.md
 #     --kernels DIR   the .cu files, by default ../kernels; each is compiled in a namespace of its own, as NVRTC compiles it alone
 #     --objects DIR   where compiled files are kept, by default OUT_DIR/objects; may be shared
+#     --program FILE  also the program of one source file, OUT_DIR/NAME for NAME.cpp
 #
 # Compiles only what has changed, says nothing if it succeeds, may be called by several programs at once. Exit 3, with one line, where there
 # is no C++ compiler ($CXX, g++, clang++).
@@ -13,15 +14,16 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
 usage() {
-    echo "usage: build.sh OUT_DIR [--sanitize] [-DNAME].. [--kernels DIR] [--objects DIR]" >&2
+    echo "usage: build.sh OUT_DIR [--sanitize] [-DNAME].. [--kernels DIR] [--objects DIR] [--program FILE]" >&2
     exit 2
 }
-out='' kernels=$here/../kernels objects='' sanitize='' defines=()
+out='' kernels=$here/../kernels objects='' program='' sanitize='' defines=()
 while [ $# -gt 0 ]; do
     case $1 in
     --sanitize) sanitize=1 ;;
     --kernels) kernels=${2?} && shift ;;
     --objects) objects=${2?} && shift ;;
+    --program) program=${2?} && shift ;;
     -D*) defines+=("$1") ;;
     -*) usage ;;
     *) [ -z "$out" ] || usage && out=$1 ;;
@@ -47,7 +49,8 @@ fi
 
 # fma in the hardware where there is one, else in the library: the same values. No contraction: what a kernel wants fused it says.
 flags=(-std=c++20 -O2 -g1 -fPIC -fvisibility=hidden -ffp-contract=off -fno-strict-aliasing -pthread
-    -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function -Wno-unused-parameter "-I$kernels" "-I$here/../kernels" "-I$here" "${defines[@]}")
+    -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function -Wno-unused-parameter "${defines[@]}")
+folders=("-I$kernels" "-I$here/../kernels" "-I$here")
 if grep -qw fma /proc/cpuinfo 2>/dev/null; then
     flags+=(-mfma -mavx2)
 fi
@@ -62,8 +65,10 @@ flock 9
 inputs=$({
     "$compiler" --version
     echo "${flags[@]}"
-    find "$here" "$kernels" -maxdepth 1 -type f \( -name '*.cu' -o -name '*.cuh' -o -name '*.hpp' -o -name '*.cpp' -o -name build.sh \) -print0 |
-        LC_ALL=C sort -z | xargs -0 sha256sum
+    {
+        find "$here" "$here/../kernels" "$kernels" -maxdepth 1 -type f -regex '.*\.\(cu\|cuh\|hpp\|cpp\|sh\)' -print0
+        [ -z "$program" ] || printf '%s\0' "$program"
+    } | LC_ALL=C sort -zu | xargs -0 sha256sum
 } | sha256sum)
 if [ -f "$out/inputs" ] && [ "$(cat "$out/inputs")" = "$inputs" ] && [ -f "$out/libcuda.so" ] && [ -f "$out/libnvrtc.so" ]; then
     exit 0
@@ -79,7 +84,7 @@ for source in "$kernels"/*.cu; do
     [ -f "$source" ] || continue
     file=$(basename "$source")
     unit=$units/$file.cpp
-    text=$("$compiler" -E -P -x c++ -DEMULATION_SCAN "${flags[@]}" "$source" | tr '\n' ' ')
+    text=$("$compiler" -E -P -x c++ -DEMULATION_SCAN "${flags[@]}" "${folders[@]}" "$source" | tr '\n' ' ')
     kernel='extern *"C" *__global__ *void *__launch_bounds__ *\((([^()]|\([^()]*\))*)\) *([A-Za-z_0-9]+) *\('
     {
         echo '#include "prelude.cuh"'
@@ -100,30 +105,35 @@ for source in "$kernels"/*.cu; do
     done
 done
 
-# An object is known by what the preprocessor makes of its source.
+# The object of a source is known by the compiler, the flags, and $2, what it depends on.
 compile() {
-    local source=$1 hash object
-    hash=$({
+    local source=$1 object
+    object=$objects/$({
         "$compiler" --version
-        echo "${flags[@]}"
-        "$compiler" -E -x c++ "${flags[@]}" "$source"
-    } | sha256sum | cut -c1-32)
-    object=$objects/$hash.o
+        echo "${flags[@]} $source"
+        $2 "$source"
+    } | sha256sum | cut -c1-32).o
+    touch -c "$object" # what nobody uses for a week goes
     if [ ! -f "$object" ]; then
-        "$compiler" -c -x c++ "${flags[@]}" "$source" -o "$object.$$.$BASHPID"
-        mv "$object.$$.$BASHPID" "$object"
+        "$compiler" -c -x c++ "${flags[@]}" "${folders[@]}" "$source" -o "$object.$BASHPID"
+        mv "$object.$BASHPID" "$object"
     fi
     echo "$object" >"$units/$(basename "$source").object"
 }
+ours() { cat "$1" "$here"/*.hpp; }
+preprocessed() { "$compiler" -E -x c++ "${flags[@]}" "${folders[@]}" "$1"; }
 
 failed='' running=0
-for source in "$here"/{fiber,driver,driver_memory,nvrtc}.cpp "$units"/*.cpp; do
+for source in "$here"/{fiber,driver,driver_memory,nvrtc}.cpp "$units"/*.cpp ${program:+"$program"}; do
     [ -f "$source" ] || continue
     if [ "$running" -ge 2 ]; then
         wait -n || failed=1
         running=$((running - 1))
     fi
-    compile "$source" &
+    case $source in
+    "$units"/*) compile "$source" preprocessed & ;;
+    *) compile "$source" ours & ;;
+    esac
     running=$((running + 1))
 done
 while [ "$running" -gt 0 ]; do
@@ -132,15 +142,29 @@ while [ "$running" -gt 0 ]; do
 done
 [ -z "$failed" ] || exit 1
 
-# Linked aside and moved: a program that has the old one open keeps it. The soname is what a later dlopen("libcuda.so") finds.
+# Linked aside and moved: who has the old one open keeps it. The soname is what a later dlopen("libcuda.so") finds. Only the interface is
+# exported: two libraries of C++ in one process must not share their insides.
+echo '{ global: cu*; nvrtc*; foof_*; local: *; };' >"$units/exports"
 link() {
-    local library=$1
+    local name=$1
     shift
-    "$compiler" -shared "${flags[@]}" -Wl,-soname,"$library" -o "$out/$library.new" "$@"
-    mv "$out/$library.new" "$out/$library"
+    "$compiler" "${flags[@]}" -o "$out/$name.new" "$@" -ldl
+    mv "$out/$name.new" "$out/$name"
 }
-nvrtc=$(cat "$units/nvrtc.cpp.object")
-rm "$units/nvrtc.cpp.object"
-link libnvrtc.so "$nvrtc"
-link libcuda.so $(cat "$units"/*.object)
+library() {
+    link "$1" -shared -Wl,-soname,"$1" -Wl,--version-script,"$units/exports" "${@:2}"
+}
+object_of() {
+    cat "$units/$(basename "$1").object"
+}
+parts=()
+for source in "$here"/{fiber,driver,driver_memory}.cpp "$units"/*.cpp; do
+    parts+=("$(object_of "$source")")
+done
+library libcuda.so "${parts[@]}"
+library libnvrtc.so "$(object_of nvrtc.cpp)"
+if [ -n "$program" ]; then
+    link "$(basename "$program" .cpp)" "$(object_of "$program")"
+fi
+find "$objects" -name '*.o' -mtime +7 -delete
 echo "$inputs" >"$out/inputs"

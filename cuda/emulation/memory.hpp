@@ -97,7 +97,7 @@ private:
         for (size_t i = 1; i <= GUARD; i++) {
             bool below = first[-ptrdiff_t(i)] != emulation::POISON, above = first[allocation.size + i - 1] != emulation::POISON;
             if (!below && !above) continue;
-            fprintf(stderr, "emulation: kernel %s, or one beside it: wrote %zu bytes %s an allocation of %zu bytes\n", kernel, i,
+            fprintf(stderr, "emulation: kernel %s, or one beside it: wrote byte %zu %s an allocation of %zu bytes\n", kernel, i,
                     below ? "before" : "past", allocation.size);
             abort();
         }

@@ -63,10 +63,17 @@ impl Target {
 }
 
 /// Options for a target. Products and sums are contracted to FMA, stated because the rounding bounds count on it; nothing else of IEEE arithmetic
-/// is given up.
+/// is given up. Functions that do not say so are the device's too: NVRTC takes generic lambdas for the host's.
 pub fn options(target: Target) -> Vec<String> {
-    let fixed =
-        ["--std=c++17", "--fmad=true", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--generate-line-info"];
+    let fixed = [
+        "--std=c++17",
+        "--fmad=true",
+        "--ftz=false",
+        "--prec-div=true",
+        "--prec-sqrt=true",
+        "--device-as-default-execution-space",
+        "--generate-line-info",
+    ];
     core::iter::once(target.option()).chain(fixed.map(String::from)).collect()
 }
 

@@ -267,7 +267,7 @@ mod tests {
             for size in [0, 1, 64, 65, 128, 784, 1000, 3000] {
                 for depth in (0..2000).chain([10_000, 60_000, 1 << 20, (1 << 40) + 3]) {
                     let cut = Cut::new(kind, size, depth);
-                    assert!(cut.chunk <= MOST_DEPTH && cut.chunk % STAGE_DEPTH == 0);
+                    assert!(cut.chunk <= MOST_DEPTH && cut.chunk.is_multiple_of(STAGE_DEPTH));
                     assert!(cut.chunks * cut.chunk >= depth, "{size}, {depth}: {cut:?}");
                     assert!((cut.chunks - 1) * cut.chunk < depth.max(1), "{size}, {depth}: {cut:?}");
                     assert_eq!(cut.slots() == Some(0), cut.chunks == 1 || size == 0);

@@ -7,6 +7,8 @@
 //! The limit is the rate of a loop of fused multiply-adds on registers alone, same instruction set and threads, measured again
 //! before each row; absolute times drift with the machine, fractions of the peak and ratios to peers much less.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod data;
 mod faer_peer;
 mod jobs;
@@ -15,7 +17,7 @@ mod ours;
 mod report;
 mod timing;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use foof_kernels::{Par, peak};
 use indicatif::{ProgressBar, ProgressStyle};
 use jobs::Job;
@@ -31,6 +33,9 @@ use std::process::ExitCode;
 /// and "of peak" the operations really done. "speedup" is the best peer's time over ours. Rows `..._scaling` compare all
 /// threads with one. Times are the best of several repeats, ours and the peers' taken in turns. Nothing else should run.
 ///
+/// `--device cuda` (built with `--features cuda`) measures the first CUDA device instead: its FMA, tensor and copy rates, and every kernel by
+/// events on its stream. Rows `.._tf32`, `.._bf16` round their factors so; `.._fma`, `.._block` force a rung. Peers: cuda/peers.py.
+///
 /// The environment variable FOOF_ISA (avx512, avx2, portable) forces the instruction set.
 #[derive(Parser)]
 #[command(after_help = "Examples:\n  \
@@ -40,6 +45,14 @@ use std::process::ExitCode;
     python peers.py --threads 2 --json peers.json && roofline --threads 2 --peers peers.json\n                                                    \
     against PyTorch and OpenBLAS too")]
 struct Args {
+    /// What to measure
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
+
+    /// On a CUDA device, shapes and loops that take no time: only to see that everything runs
+    #[arg(long)]
+    tiny: bool,
+
     /// Write the results here as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -59,6 +72,24 @@ struct Args {
     /// The JSON of peers.py, run on this machine just before: its rows join as peers
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Device {
+    /// This machine's cores
+    Cpu,
+    /// The first CUDA device
+    Cuda,
+}
+
+#[cfg(not(feature = "cuda"))]
+mod cuda {
+    use super::report::Report;
+    use std::error::Error;
+
+    pub fn measure(_filter: &str, _repeats: usize, _tiny: bool) -> Result<Report, Box<dyn Error>> {
+        Err("built without CUDA: cargo run --release --features cuda --example roofline".into())
+    }
 }
 
 /// A peak that falls below this fraction of its best is reported: the rows measured then are too low.
@@ -125,19 +156,14 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             .open(path)
             .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     }
-    let threads = match args.threads {
-        Some(n) => usize::from(n),
-        None => std::thread::available_parallelism()?.get(),
+    let filter = args.filter.as_deref().unwrap_or("");
+    let mut report = match args.device {
+        Device::Cpu => measure_cpu(args, filter, peers.as_ref())?,
+        Device::Cuda => cuda::measure(filter, usize::from(args.repeats), args.tiny)?,
     };
-    if let Some(peers) = peers.as_ref().filter(|p| p.threads() != threads) {
-        return Err(format!("the peers ran on {} threads: run this with --threads the same", peers.threads()).into());
-    }
-    let plans = Plan::all(threads, args.filter.as_deref().unwrap_or(""));
-    if plans.is_empty() {
+    if report.rows.is_empty() {
         return Err("no row matches --filter: rows are named like `covariance N=1000 d=1000`".into());
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    let mut report = pool.install(|| measure(&plans, threads, usize::from(args.repeats)));
     if let Some(peers) = &peers {
         report.merge(peers);
     }
@@ -145,9 +171,23 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     args.json.as_deref().map_or(Ok(()), |path| report.write(path))
 }
 
+fn measure_cpu(args: &Args, filter: &str, peers: Option<&Peers>) -> Result<Report, Box<dyn Error>> {
+    let threads = match args.threads {
+        Some(n) => usize::from(n),
+        None => std::thread::available_parallelism()?.get(),
+    };
+    if let Some(peers) = peers.filter(|p| p.threads() != threads) {
+        return Err(format!("the peers ran on {} threads: run this with --threads the same", peers.threads()).into());
+    }
+    let plans = Plan::all(threads, filter);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    Ok(pool.install(|| measure(&plans, threads, usize::from(args.repeats))))
+}
+
 fn measure(plans: &[Plan], threads: usize, repeats: usize) -> Report {
     let par = Par::threads(threads);
-    let mut report = Report { peak_gflops: 0.0, threads, isa: par.isa().name(), rows: Vec::new() };
+    let mut report =
+        Report { peak_gflops: 0.0, threads, isa: par.isa().name().to_owned(), limits: None, rows: Vec::new() };
     let style = ProgressStyle::with_template("[{pos}/{len}] {bar:30} {elapsed} {msg}").expect("a valid template");
     let bar = ProgressBar::new(plans.len() as u64).with_style(style);
     let (mut peak, mut lowest) = (0.0f64, f64::INFINITY);

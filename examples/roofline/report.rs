@@ -14,10 +14,28 @@ pub struct Report {
     pub peak_gflops: f64,
     /// Threads of every row.
     pub threads: usize,
-    /// Instruction set of every row.
-    pub isa: &'static str,
+    /// Instruction set of every row, or the device's name and architecture.
+    pub isa: String,
+    /// What a device's other units reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// One for each job, then one for each comparison of thread counts.
     pub rows: Vec<Row>,
+}
+
+/// Rates of a device, measured.
+#[derive(Serialize)]
+pub struct Limits {
+    /// Fused multiply-adds of f64.
+    pub fma_f64_gflops: f64,
+    /// Tensor cores on TF32.
+    pub tensor_tf32_gflops: f64,
+    /// Tensor cores on bf16.
+    pub tensor_bf16_gflops: f64,
+    /// Tensor cores on f64.
+    pub tensor_f64_gflops: f64,
+    /// A copy, bytes read and written.
+    pub copy_gbytes: f64,
 }
 
 /// One kernel at one shape, against the best peer.
@@ -34,8 +52,11 @@ pub struct Row {
     /// The rate of the operations really done, where these are fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub real_gflops: Option<f64>,
-    /// Of the machine's peak: the real rate where there is one.
+    /// Of the machine's peak, or of the device's unit: the real rate where there is one.
     pub of_peak: f64,
+    /// Of a device's copy: inputs and output, each moved once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_copy: Option<f64>,
     /// The fastest peer, if any has the operation.
     pub peer: Option<String>,
     /// Its best time.
@@ -47,14 +68,20 @@ pub struct Row {
 impl Row {
     /// A row without a peer; its fraction of peak is set by [`Report::set_peak`].
     pub fn new(kernel: String, job: Job, par: Par, seconds: f64) -> Row {
+        Row::with_flops(kernel, job, real_flops(job, par), seconds)
+    }
+
+    /// The same with the operations really done, where they are fewer.
+    pub fn with_flops(kernel: String, job: Job, real_flops: Option<f64>, seconds: f64) -> Row {
         let rate = |flops: f64| flops / seconds / 1e9;
         Row {
             kernel,
             shape: job.shape(),
             seconds,
             gflops: rate(job.flops()),
-            real_gflops: real_flops(job, par).map(rate),
+            real_gflops: real_flops.map(rate),
             of_peak: 0.0,
+            of_copy: None,
             peer: None,
             peer_seconds: None,
             speedup: None,
@@ -131,20 +158,21 @@ impl Report {
     pub fn table(&self) -> String {
         let kernel = self.rows.iter().map(|r| r.kernel.len()).max().unwrap_or(0).max(6);
         let shape = self.rows.iter().map(|r| r.shape.len()).max().unwrap_or(0).max(5);
-        let mut table = format!(
-            "FMA peak {:.1} GFLOP/s (f32, {}, {} thread{})\n\n{:kernel$}  {:shape$}  {:>10}  {:>9}  {:>7}  {:10}  {:>10}  {:>7}\n",
-            self.peak_gflops,
-            self.isa,
-            self.threads,
-            if self.threads == 1 { "" } else { "s" },
-            "kernel",
-            "shape",
-            "ms",
-            "GFLOP/s",
-            "of peak",
-            "best peer",
-            "peer ms",
-            "speedup",
+        let mut table = format!("FMA peak {:.1} GFLOP/s (f32, {}", self.peak_gflops, self.isa);
+        table += &match &self.limits {
+            Some(limits) => format!(
+                "); f64 {:.1}, tensor cores TF32 {:.1}, bf16 {:.1}, f64 {:.1} GFLOP/s; copy {:.1} GB/s",
+                limits.fma_f64_gflops,
+                limits.tensor_tf32_gflops,
+                limits.tensor_bf16_gflops,
+                limits.tensor_f64_gflops,
+                limits.copy_gbytes
+            ),
+            None => format!(", {} thread{})", self.threads, if self.threads == 1 { "" } else { "s" }),
+        };
+        table += &format!(
+            "\n\n{:kernel$}  {:shape$}  {:>10}  {:>9}  {:>7}  {:10}  {:>10}  {:>7}\n",
+            "kernel", "shape", "ms", "GFLOP/s", "of peak", "best peer", "peer ms", "speedup",
         );
         for row in &self.rows {
             let ms = |seconds: f64| format!("{:.4}", seconds * 1e3);

@@ -11,7 +11,7 @@
 //! A [`LayerBatch`] is what one layer saw: inputs and errors, each datapoint's loss its own (not divided by `N`). There may be `C` rows of errors for
 //! each datapoint, `R = N C`, one after the other: the full Fisher matrix has one for each label, scaled by `sqrt(p_c)`. Inputs stay
 //! over `N`. Layers share weights over `T` positions, or are convolutions; inputs are never unfolded, and no gradient of a datapoint is
-//! kept. Memory: one `R x R` matrix, one layer's packed rows of at most a thousand datapoints, tiles.
+//! kept. Memory: one `R x R` matrix, a few hundred of a layer's rows packed, a fifth of the system while it is factored, tiles.
 //!
 //! The gradient `u` is a list of [`Direction`]s, one for each layer: matrices, or low-rank, from the rows of a mini-batch. For a block-diagonal
 //! `F`, take one layer at a time.

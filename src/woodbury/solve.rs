@@ -12,7 +12,7 @@ pub enum SystemPrecision {
     /// That of the data.
     #[default]
     Working,
-    /// f64: one layer's inner products are formed in the data's precision, then summed over layers, factored and solved with in f64.
+    /// f64: rows are widened while they are packed, and their inner products summed, factored and solved with in f64.
     Double,
 }
 

@@ -118,7 +118,7 @@ pub fn gradient_gram<T: Element>(
     Ok(())
 }
 
-/// `out <- lambda I + G^T G`, sums over layers and the rest in `S`.
+/// `out <- lambda I + G^T G`, summed in `S`.
 pub(super) fn damped_gram<T: Element, S: Element>(
     mut out: MatMut<'_, S>,
     batch: &[LayerBatch<'_, T>],
@@ -137,7 +137,7 @@ pub(super) fn damped_gram<T: Element, S: Element>(
 
 /// Scratch of [`gradient_gram`].
 pub fn gradient_gram_scratch<T: Element>(batch: &[LayerBatch<'_, T>], par: Par) -> StackReq {
-    let each = |layer: &LayerBatch<'_, T>| gram::scratch(&layer.0, Form::of(&layer.0), par);
+    let each = |layer: &LayerBatch<'_, T>| gram::scratch::<T, T>(&layer.0, Form::of(&layer.0), par);
     batch.iter().map(each).fold(StackReq::EMPTY, StackReq::or)
 }
 

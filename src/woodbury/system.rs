@@ -37,7 +37,7 @@ pub(super) fn factor<T: Element, S: Element>(
 /// Scratch of [`factor`].
 pub(super) fn factor_scratch<T: Element, S: Element>(batch: &[LayerBatch<'_, T>], par: Par) -> StackReq {
     let rows = batch.first().map_or(0, LayerBatch::rows);
-    let grams = batch.iter().map(|layer| gram::scratch(&layer.0, gram::Form::of(&layer.0), par));
+    let grams = batch.iter().map(|layer| gram::scratch::<T, S>(&layer.0, gram::Form::of(&layer.0), par));
     grams.fold(cholesky::potrf_scratch::<S>(rows, par), StackReq::or)
 }
 

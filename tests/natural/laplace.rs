@@ -7,7 +7,7 @@ use foof::kronecker::Eigenbasis;
 use foof::laplace::{Laplace, Prior, input_factor_sample_alloc, kronecker_sample_alloc};
 use foof::layer::Layer;
 use foof::optim::Observation;
-use foof::{Bias, Error, MatMut, MatRef, Par, Sampler, eigen};
+use foof::{Bias, Error, MatMut, MatRef, MemBuffer, MemStack, Par, Sampler, eigen};
 use foof_oracle::approx::Approx;
 use foof_oracle::bounds::{self, F64, Format};
 use foof_oracle::case::Case;
@@ -104,23 +104,17 @@ impl Problem {
     }
 }
 
+/// Of all unit vectors at once.
 fn map(layers: &[Layer], rows: usize, laplace: &Laplace<f64>) -> Dense {
-    let sizes: Vec<usize> = layers.iter().map(|layer| layer.weight_shape().iter().product()).collect();
-    let p = sizes.iter().sum::<usize>();
-    let mut columns = Vec::new();
-    for k in 0..p + rows {
-        let mut at = 0;
-        let unit = |size: &usize| {
-            let part = (at..at + size).map(|j| f64::from(j == k)).collect();
-            at += size;
-            part
-        };
-        let mut y: Vec<Vec<f64>> = sizes.iter().map(unit).collect();
-        let mut z: Vec<f64> = (p..p + rows).map(|j| f64::from(j == k)).collect();
-        laplace.map(&mut y, &mut z).expect("shapes agree");
-        columns.extend(y.concat());
-    }
-    Dense::from_slice(p + rows, p, &columns).transpose()
+    let shapes: Vec<[usize; 2]> = layers.iter().map(|layer| layer.weight_shape()).collect();
+    let p = shapes.iter().map(|shape| shape[0] * shape[1]).sum::<usize>();
+    let units = Dense::identity(p + rows);
+    let mut y: Vec<f64> = (0..p + rows).flat_map(|k| units.row(k)[..p].to_vec()).collect();
+    let mut z: Vec<f64> = (0..p + rows).flat_map(|k| units.row(k)[p..].to_vec()).collect();
+    let mut memory = MemBuffer::new(laplace.map_scratch(p + rows));
+    let all: Vec<[usize; 2]> = (0..p + rows).flat_map(|_| shapes.clone()).collect();
+    laplace.map(&mut crate::split(&mut y, &all), &mut z, MemStack::new(&mut memory)).expect("shapes agree");
+    Dense::from_slice(p + rows, p, &y).transpose()
 }
 
 /// The sampling map times its transpose is the posterior covariance: samples are exact.
@@ -214,12 +208,28 @@ fn samples_have_the_posterior_distribution() {
         let mean = crate::flat(&mean);
         out.iter().zip(&mean.data).map(|(w, m)| w - m).collect::<Vec<f64>>()
     };
-    let mut sampler = Sampler::new(75);
+    let (covariance, mut sampler) = (problem.posterior().0, Sampler::new(75));
     let rows: Vec<f64> = (0..SAMPLES).flat_map(|_| draw(&mut sampler)).collect();
     let samples = Dense::from_slice(SAMPLES, p, &rows);
-    assert_normal(&samples, &problem.posterior().0, "full covariance");
+    assert_normal(&samples, &covariance, "full covariance");
     assert_same_bits(&draw(&mut Sampler::new(75)), samples.row(0), "the same seed");
     assert_ne!(samples.row(0), samples.row(1));
+
+    // Many at a time, with the same bits for any number of threads.
+    let center = crate::flat(&mean).data;
+    let many = |par: Par| {
+        let laplace = problem.laplace(par);
+        let (mut out, mut sampler) = (vec![f64::NAN; SAMPLES * p], Sampler::new(76));
+        let all: Vec<[usize; 2]> = (0..SAMPLES).flat_map(|_| shapes.clone()).collect();
+        let mut memory = MemBuffer::new(laplace.samples_scratch(SAMPLES));
+        let mut parts = crate::split(&mut out, &all);
+        laplace.samples(&mut parts, &views, &mut sampler, MemStack::new(&mut memory)).expect("shapes agree");
+        drop(parts);
+        out.iter().enumerate().map(|(at, w)| w - center[at % p]).collect::<Vec<f64>>()
+    };
+    let rows = many(Par::seq());
+    assert_normal(&Dense::from_slice(SAMPLES, p, &rows), &covariance, "many at a time");
+    assert_same_bits(&many(Par::threads(2)), &rows, "two threads");
 }
 
 /// `log det (I + H H^T)`: the factor is of a matrix off by `d` in norm, `d` the error of the Gram matrix and Cholesky's backward error, and no
@@ -333,6 +343,9 @@ fn bad_posteriors_are_refused() {
     let error = laplace.sample(&mut crate::split(&mut out, &shapes), &nan, &mut sampler).unwrap_err();
     assert!(matches!(error, Error::Layer { layer: 0, .. }), "{error}");
     assert_eq!((sampler.position(), &out[..]), (0, &[0.5; 12][..]), "as they were");
-    let error = laplace.map(&mut [vec![0.0; 8]], &mut [0.0; 3]).unwrap_err();
+    let mut memory = MemBuffer::new(laplace.map_scratch(1));
+    let mut y = [0.5; 8];
+    let mut one = crate::split(&mut y, &shapes[..1]);
+    let error = laplace.map(&mut one, &mut [0.0; 3], MemStack::new(&mut memory)).unwrap_err();
     assert!(matches!(error, Error::Shape { argument: "y", .. }), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Both forms of step (2) are the same sums: integers bit for bit.
 
 use crate::network::{Network, integers, networks};
-use foof::{MatMut, MemBuffer, MemStack, Par};
+use foof::{Element, MatMut, MemBuffer, MemStack, Par};
 use foof_kernels::woodbury::gram::{Form, clear, gram, scratch};
 use foof_oracle::Dense;
 use foof_oracle::compare::assert_exact;
@@ -9,6 +9,16 @@ use foof_oracle::kernels::for_every_par;
 
 #[test]
 fn pairs_and_gradients_agree() {
+    agree::<f32>();
+}
+
+/// Rows of `f32`, summed in `f64`.
+#[test]
+fn widened_pairs_and_gradients_agree() {
+    agree::<f64>();
+}
+
+fn agree<S: Element>() {
     for kinds in networks() {
         for (n, labels) in [(1, 1), (5, 1), (3, 2)] {
             let network = Network::<f32>::new(&kinds, n, labels, integers(n as u64, 1));
@@ -20,10 +30,10 @@ fn pairs_and_gradients_agree() {
                     let what = format!("{:?}, N = {n}, {labels} labels, {form:?}", layer.kind);
                     let run = |par: Par| {
                         let kernel = layer.kernel();
-                        let mut out = vec![0.0f32; rows * rows];
+                        let mut out = vec![S::zero(); rows * rows];
                         let mut view = MatMut::new(&mut out, [rows, rows]).expect("the shape");
                         clear(view.rb_mut(), par);
-                        let mut memory = MemBuffer::new(scratch(&kernel, form, par));
+                        let mut memory = MemBuffer::new(scratch::<_, S>(&kernel, form, par));
                         gram(view, &kernel, form, par, MemStack::new(&mut memory));
                         out
                     };

@@ -185,11 +185,14 @@ impl<T: Element> Network<T> {
             let formed = other.map_or(0, |other| {
                 kernel::sum::depth(&other, None, par) + kernel::dots::low_rank_depth(&layer, &other, par)
             });
-            let depths = [
-                kernel::dots::depth(&layer, par) + formed,
-                kernel::gram::depth(&layer, kernel::gram::Form::of(&layer), par),
-                kernel::sum::depth(&layer, other.as_ref(), par),
-            ];
+            let depths =
+                [
+                    kernel::dots::depth(&layer, par) + formed,
+                    // Of the system in either precision.
+                    kernel::gram::depth::<T, T>(&layer, kernel::gram::Form::of(&layer), par)
+                        .max(kernel::gram::depth::<T, f64>(&layer, kernel::gram::Form::of(&layer), par)),
+                    kernel::sum::depth(&layer, other.as_ref(), par),
+                ];
             most = std::array::from_fn(|sum| most[sum].max(depths[sum]));
         }
         most.map(|depth| depth + self.layers.len())

@@ -1,8 +1,8 @@
 //! The three sums: integers bit for bit.
 
-use crate::network::{Network, integers, networks};
+use crate::network::{Kind, Network, integers, networks};
 use foof::woodbury::{gradient_dots_alloc, gradient_gram_alloc, gradient_sum_alloc};
-use foof::{Blend, Element, MatMut, Par, Triangle};
+use foof::{Bias, Blend, Element, MatMut, Par, Triangle};
 use foof_oracle::Dense;
 use foof_oracle::compare::assert_exact;
 use foof_oracle::kernels::for_every_par;
@@ -19,6 +19,12 @@ fn each_network<T: Element>(test: impl Fn(&Network<T>, &str)) {
             let network = Network::new(&kinds, n, labels, integers(n as u64 + 7, 2));
             test(&network, &format!("{kinds:?}, N = {n}, {labels} labels"));
         }
+    }
+    // Several windows of rows, and of weights.
+    let shared = Kind::Dense { i: 3, o: 4, t: 2, bias: Bias::With };
+    for (kind, n, labels) in [(Kind::dense(5, 4), 1024, 1), (shared, 256, 3), (Kind::dense(600, 700), 16, 1)] {
+        let network = Network::new(&[kind], n, labels, integers(n as u64 + 7, 2));
+        test(&network, &format!("{kind:?}, N = {n}, {labels} labels"));
     }
 }
 

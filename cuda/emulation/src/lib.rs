@@ -7,7 +7,7 @@
 
 use foof_cuda::{Cache, Device, Stream};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CString, OsStr, OsString, c_char, c_int};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -63,26 +63,36 @@ fn out_dir(sanitize: bool) -> PathBuf {
     target.join(if sanitize { "emulation-sanitize" } else { "emulation" })
 }
 
+/// Runs `build.sh` on an output folder with further arguments; false, said visibly, where there is no C++ compiler.
+pub fn build<A: AsRef<OsStr>>(out: &Path, arguments: impl IntoIterator<Item = A>) -> bool {
+    let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("build.sh"));
+    // The compiler must not start with a sanitizer's library of ours.
+    build.arg(out).args(arguments).env_remove("LD_PRELOAD");
+    let output = build.output().expect("build.sh runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => true,
+        Some(NO_COMPILER) => {
+            skip(said.trim());
+            false
+        }
+        code => panic!("build.sh: {code:?}\n{said}"),
+    }
+}
+
 /// Builds the stand-ins if they are older than their sources, and opens them before anything looks for a driver: the loader then
 /// finds them by their names.
 fn emulation() -> Option<Driver> {
     let sanitize = env::var("FOOF_EMULATION_SANITIZE").is_ok_and(|value| value == "1");
     let out = env::var_os("FOOF_EMULATION_OUT").map_or_else(|| out_dir(sanitize), PathBuf::from);
-    let mut build = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("build.sh"));
-    // The compiler must not start with a sanitizer's library of ours.
-    build.arg(&out).args(sanitize.then_some("--sanitize")).env_remove("LD_PRELOAD");
+    let mut arguments: Vec<OsString> = Vec::new();
+    arguments.extend(sanitize.then(|| "--sanitize".into()));
     if let Some(kernels) = env::var_os("FOOF_EMULATION_KERNELS") {
         // Of a fault: the rest is compiled already.
-        build.arg("--kernels").arg(kernels).arg("--objects").arg(out_dir(sanitize).join("objects"));
+        arguments.extend(["--kernels".into(), kernels, "--objects".into(), out_dir(sanitize).join("objects").into()]);
     }
-    let output = build.output().expect("build.sh runs");
-    match output.status.code() {
-        Some(0) => {}
-        Some(NO_COMPILER) => {
-            skip(String::from_utf8_lossy(&output.stderr).trim());
-            return None;
-        }
-        code => panic!("build.sh: {code:?}\n{}", String::from_utf8_lossy(&output.stderr)),
+    if !build(&out, arguments) {
+        return None;
     }
     let open = |name: &str| {
         // SAFETY: our own libraries, whose constructors only register kernels.

@@ -1,4 +1,5 @@
-// Runs a sample through the stand-in driver and compares it with plain C++: `check LIBRARY SAMPLE ORDER`. Exit 0 if it is right, 1 if wrong.
+// Runs a sample through the stand-in driver and compares it with plain C++: `check LIBRARY SAMPLE ORDER [KERNEL]`, KERNEL
+// being another kernel to run in its place. Exit 0 if it is right, 1 if wrong.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -35,11 +36,12 @@ struct Dim {
 };
 
 static void* module;
+static const char* instead; // of the kernel that the sample names
 
 // What the kernel leaves of `size` floats.
 static Floats run(const char* kernel, const Floats& x, size_t size, int n, int depth, Dim grid, Dim block, unsigned shared) {
     void* function;
-    call("cuModuleGetFunction", &function, module, kernel);
+    call("cuModuleGetFunction", &function, module, instead ? instead : kernel);
     Params params{0, 0, n, depth};
     call("cuMemAlloc_v2", &params.x, 4 * x.size());
     call("cuMemAlloc_v2", &params.y, 4 * size);
@@ -192,14 +194,15 @@ static bool sums() {
 }
 
 int main(int count, char** arguments) {
-    if (count != 4) return fprintf(stderr, "usage: check LIBRARY SAMPLE ORDER\n"), 2;
+    if (count != 4 && count != 5) return fprintf(stderr, "usage: check LIBRARY SAMPLE ORDER [KERNEL]\n"), 2;
+    if (count == 5) instead = arguments[4];
     library = dlopen(arguments[1], RTLD_NOW | RTLD_GLOBAL);
     if (!library) return fprintf(stderr, "check: %s\n", dlerror()), 2;
     void* context;
     call("cuInit", 0u);
     call("cuDevicePrimaryCtxRetain", &context, 0);
     call("cuCtxSetCurrent", context);
-    call("cuModuleLoadData", &module, static_cast<const void*>("foof emulation image\nsamples.cu\nsm_90\n"));
+    call("cuModuleLoadData", &module, static_cast<const void*>("foof emulation image\nsamples\nsm_90\n"));
     reinterpret_cast<void (*)(int)>(dlsym(library, "foof_emulation_order"))(atoi(arguments[3]));
 
     std::string sample = arguments[2];

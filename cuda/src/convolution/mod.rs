@@ -6,6 +6,8 @@ mod names;
 mod params;
 mod plan;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use crate::compile::Source;
 use crate::covariance::{self, Spec};

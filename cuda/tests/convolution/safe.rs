@@ -10,10 +10,11 @@ use foof_oracle::Random;
 use foof_oracle::compare::assert_same_bits;
 
 const N: usize = 4;
+const C: usize = 64;
 
-/// 4 to 6 channels, 3 x 3 taps over 8 x 4 pixels: as many outputs.
+/// 64 to 6 channels, 3 x 3 taps over 8 x 4 pixels: as many outputs.
 fn conv() -> Conv {
-    Conv::new(4, 6, [8, 4].map(|size| Axis::new(size, 3).padding(1))).expect("a convolution")
+    Conv::new(C, 6, [8, 4].map(|size| Axis::new(size, 3).padding(1))).expect("a convolution")
 }
 
 fn integers(len: usize) -> Vec<f32> {
@@ -29,11 +30,11 @@ fn factors_are_the_cpus() {
         for (sharing, triangle) in [(Sharing::Expand, Triangle::Full), (Sharing::Reduce, Triangle::Lower)] {
             let options =
                 FactorOptions { sharing, triangle, decay: 0.5, bias: Bias::Without, ..FactorOptions::default() };
-            let (x, size) = (integers(N * 4 * 32), conv.factor_size());
+            let (x, size) = (integers(N * C * 32), conv.factor_size());
             let shape = [conv.groups(), size, size];
             let mut expected = vec![1.0f32; shape.iter().product()];
             let plan = foof::convolution::FactorPlan::new::<f32>(&conv, Par::seq());
-            let view = foof::View::new(&x, [N, 4, 8, 4]).expect("a view");
+            let view = foof::View::new(&x, [N, C, 8, 4]).expect("a view");
             let out = foof::ViewMut::new(&mut expected, shape).expect("a view");
             foof::convolution::conv_input_factor_alloc(out, view, &plan, &options, Par::seq()).expect("a factor");
 
@@ -42,7 +43,7 @@ fn factors_are_the_cpus() {
             assert!(plan.to_string().contains("multiply-adds") && plan.multiply_adds() > 0, "{plan}");
             let x = Buffer::from_host(&stream, &x).expect("memory");
             let mut out = Buffer::from_host(&stream, &vec![1.0f32; expected.len()]).expect("memory");
-            let view = x.view([N, 4, 8, 4]).expect("a view");
+            let view = x.view([N, C, 8, 4]).expect("a view");
             cuda::conv_input_factor_alloc(out.view_mut(shape).expect("a view"), view, &plan, &options, &stream)
                 .expect("a factor");
             assert_same_bits(&out.to_host(&stream).expect("the factor"), &expected, &format!("{plan}, {options:?}"));
@@ -77,8 +78,9 @@ fn refused(
     let mut to = Buffer::from_host(stream, &vec![7.0f32; out.iter().product()]).expect("memory");
     let view = images.view(x).expect("a view");
     let error = cuda::conv_input_factor(to.view_mut(out).expect("a view"), view, plan, options, stream, scratch);
-    assert!(to.to_host(stream).expect("the output").iter().all(|&v| v == 7.0), "the output was written");
-    error.expect_err("bad input")
+    let error = error.expect_err("bad input");
+    assert!(to.to_host(stream).expect("the output").iter().all(|&v| v == 7.0), "{error}: the output was written");
+    error
 }
 
 #[test]
@@ -86,18 +88,19 @@ fn bad_input_is_named() {
     let Some(stream) = stream() else { return };
     let (conv, good) = (conv(), FactorOptions::default());
     let plan = FactorPlan::new::<f32>(&conv, N, &stream).expect("a plan");
+    assert!(plan.to_string().starts_with("correlation"), "{plan}");
     let req = cuda::conv_input_factor_scratch::<f32>(&plan, &good);
     let mut scratch = Scratch::new(&stream, req).expect("memory");
-    let (out, x) = ([1, 36, 36], [N, 4, 8, 4]);
+    let (out, x) = ([1, 576, 576], [N, C, 8, 4]);
     let shape = |error: Error, named: &str| {
         assert!(matches!(error, Error::Shape { argument, .. } if argument == named), "{error}, not about {named}");
     };
     let parameter = |error: Error, named: &str| {
         assert!(matches!(error, Error::Parameter { name, .. } if name == named), "{error}, not about {named}");
     };
-    shape(refused(&stream, [1, 36, 35], x, &plan, &good, &mut scratch), "out");
-    shape(refused(&stream, out, [N, 4, 4, 8], &plan, &good, &mut scratch), "inputs");
-    parameter(refused(&stream, out, [N - 1, 4, 8, 4], &plan, &good, &mut scratch), "plan");
+    shape(refused(&stream, [1, 576, 575], x, &plan, &good, &mut scratch), "out");
+    shape(refused(&stream, out, [N, C, 4, 8], &plan, &good, &mut scratch), "inputs");
+    parameter(refused(&stream, out, [N - 1, C, 8, 4], &plan, &good, &mut scratch), "plan");
     for (options, named) in [
         (FactorOptions { decay: 1.0, ..good }, "decay"),
         (FactorOptions { centring: Centring::Centred, ..good }, "centring"),
@@ -108,7 +111,7 @@ fn bad_input_is_named() {
     let other = FactorPlan::new::<f64>(&conv, N, &stream).expect("a plan");
     parameter(refused(&stream, out, x, &other, &good, &mut scratch), "plan");
     let empty = FactorPlan::new::<f32>(&conv, 0, &stream).expect("a plan");
-    let error = refused(&stream, out, [0, 4, 8, 4], &empty, &good, &mut scratch);
+    let error = refused(&stream, out, [0, C, 8, 4], &empty, &good, &mut scratch);
     assert!(matches!(error, Error::EmptyBatch { argument: "inputs", .. }), "{error}");
     let mut none = Scratch::new(&stream, ScratchReq::EMPTY).expect("memory");
     let error = refused(&stream, out, x, &plan, &good, &mut none);
@@ -129,11 +132,11 @@ fn nothing_is_allocated() {
     let (conv, options) = (conv().with_bias(), FactorOptions::default());
     let plan = FactorPlan::new::<f32>(&conv, N, &stream).expect("a plan");
     let mut scratch = Scratch::new(&stream, cuda::conv_input_factor_scratch::<f32>(&plan, &options)).expect("memory");
-    let x = Buffer::from_host(&stream, &integers(N * 4 * 32)).expect("memory");
-    let mut out = Buffer::<f32>::zeros(&stream, 37 * 37).expect("memory");
+    let x = Buffer::from_host(&stream, &integers(N * C * 32)).expect("memory");
+    let mut out = Buffer::<f32>::zeros(&stream, 577 * 577).expect("memory");
     let before = foof_emulation::allocations();
     for _ in 0..2 {
-        let (out, x) = (out.view_mut([1, 37, 37]).expect("a view"), x.view([N, 4, 8, 4]).expect("a view"));
+        let (out, x) = (out.view_mut([1, 577, 577]).expect("a view"), x.view([N, C, 8, 4]).expect("a view"));
         cuda::conv_input_factor(out, x, &plan, &options, &stream, &mut scratch).expect("a factor");
     }
     stream.synchronize().expect("the factor");

@@ -5,6 +5,9 @@
 //!                             |<------- nr (I + 1) nr elements ------->|          |<------- nr (P - I) nr elements ------->|
 //! ```
 //!
+//! A factorisation alone reads rows only: then a strip of columns is packed at a time, and a panel's part by rows is as many depths as the strip
+//! has columns.
+//!
 //! Both parts of a panel together have `(P + 1) nr` depths for every I, so that panels are evenly spaced and no element is wasted but
 //! above the diagonal. Sums over columns of L (the factorisation) read rows; sums over rows (inverse, product) read columns.
 
@@ -15,10 +18,14 @@ use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
-/// Elements for a matrix of `size` rows.
-pub(super) fn len(size: usize, nr: usize) -> usize {
-    let panels = size.div_ceil(nr);
-    panels * (panels + 1) * nr * nr
+/// Elements of one of the panels of a matrix of `size` rows, by rows and by columns.
+pub(super) fn both_ways(size: usize, nr: usize) -> usize {
+    (size.div_ceil(nr) + 1) * nr * nr
+}
+
+/// Elements of a panel of a strip of `cols` columns, by rows alone.
+pub(super) fn by_rows_only(cols: usize, nr: usize) -> usize {
+    cols.next_multiple_of(nr) * nr
 }
 
 /// See the module's description. Tasks write disjoint parts and read only what has been written.
@@ -36,9 +43,9 @@ unsafe impl<T: Send> Sync for Packed<'_, T> {}
 unsafe impl<T: Send> Send for Packed<'_, T> {}
 
 impl<'a, T: Element> Packed<'a, T> {
-    pub(super) fn new(memory: &'a mut [MaybeUninit<T>], size: usize, nr: usize) -> Self {
-        assert!(memory.len() >= len(size, nr), "packed triangle: memory");
-        let step = (size.div_ceil(nr) + 1) * nr * nr;
+    /// `size` rows, of panels of `step` elements: [`both_ways`] or [`by_rows_only`].
+    pub(super) fn new(memory: &'a mut [MaybeUninit<T>], size: usize, nr: usize, step: usize) -> Self {
+        assert!(memory.len() >= size.div_ceil(nr) * step, "packed triangle: memory");
         Packed { ptr: memory.as_mut_ptr().cast(), nr, step, memory: PhantomData }
     }
 

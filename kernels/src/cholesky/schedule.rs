@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 /// What is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Goal {
-    /// L.
+    /// L, or a strip of its first columns.
     Factor,
     /// Y, from an L that is there.
     Triangle,
@@ -44,6 +44,8 @@ pub(super) fn words(blocks: usize) -> usize {
 struct Progress<'a, T> {
     goal: Goal,
     blocks: usize,
+    /// Block columns of L that are wanted: all, but of a strip.
+    columns: usize,
     /// For each block row of L, its finished blocks: always the first ones.
     factored: &'a mut [usize],
     diagonals_claimed: usize,
@@ -79,7 +81,7 @@ impl<T> Progress<'_, T> {
 
     fn exhausted(&self) -> bool {
         match self.goal {
-            Goal::Factor => self.diagonals_claimed == self.blocks,
+            Goal::Factor => self.diagonals_claimed == self.columns && self.column >= self.columns,
             Goal::Triangle => self.low >= self.high,
             Goal::Inverse => self.front >= self.back,
         }
@@ -87,16 +89,16 @@ impl<T> Progress<'_, T> {
 
     fn factor(&mut self) -> Option<Task> {
         let next = self.diagonals_claimed;
-        if next < self.blocks && self.factored[next] == next {
+        if next < self.columns && self.factored[next] == next {
             self.diagonals_claimed += 1;
             return Some(Task::Factor { j: next, i: next });
         }
-        if self.row >= self.blocks {
+        while self.row >= self.blocks && self.column < self.columns {
             self.column += 1;
             self.row = self.column + 1;
         }
         let (j, i) = (self.column, self.row);
-        let ready = i < self.blocks && j < self.diagonals && self.factored[i] == j;
+        let ready = i < self.blocks && j < self.columns && j < self.diagonals && self.factored[i] == j;
         ready.then(|| {
             self.row += 1;
             Task::Factor { j, i }
@@ -160,7 +162,7 @@ impl<T> Progress<'_, T> {
 }
 
 /// Row and column of entry `index` of a lower triangle, row by row.
-fn pair(index: usize) -> (usize, usize) {
+pub(super) fn pair(index: usize) -> (usize, usize) {
     let mut i = ((2 * index) as f64).sqrt() as usize;
     while i * (i + 1) / 2 > index {
         i -= 1;
@@ -175,14 +177,16 @@ fn pair(index: usize) -> (usize, usize) {
 pub(super) struct Schedule<'a, T>(Mutex<Progress<'a, T>>);
 
 impl<'a, T: Copy> Schedule<'a, T> {
-    /// `words` as many as [`words`] says.
-    pub(super) fn new(goal: Goal, blocks: usize, words: &'a mut [usize]) -> Self {
+    /// `words` as many as [`words`] says; `columns` fewer than `blocks` of a strip of a factor only.
+    pub(super) fn new(goal: Goal, blocks: usize, columns: usize, words: &'a mut [usize]) -> Self {
+        debug_assert!(columns == blocks || columns < blocks && goal == Goal::Factor);
         words.fill(0);
         let (factored, inverted) = words.split_at_mut(blocks);
         let there = if goal == Goal::Triangle { blocks } else { 0 };
         Schedule(Mutex::new(Progress {
             goal,
             blocks,
+            columns,
             factored,
             diagonals_claimed: there,
             diagonals: there,
@@ -243,13 +247,13 @@ mod tests {
     /// Everything is run once, after what it reads, whatever order workers finish in.
     #[test]
     fn tasks_wait_for_what_they_read() {
-        for (goal, blocks, workers) in [1, 2, 3, 7].into_iter().flat_map(|blocks| {
-            [Goal::Factor, Goal::Triangle, Goal::Inverse]
-                .into_iter()
-                .flat_map(move |g| (1..5).map(move |w| (g, blocks, w)))
+        for (goal, [blocks, columns], workers) in [1, 2, 3, 7].into_iter().flat_map(|blocks| {
+            let strips = (1..blocks).map(move |columns| (Goal::Factor, [blocks, columns]));
+            let whole = [Goal::Factor, Goal::Triangle, Goal::Inverse].map(|goal| (goal, [blocks; 2]));
+            strips.chain(whole).flat_map(|(goal, sizes)| (1..5).map(move |workers| (goal, sizes, workers)))
         }) {
             let mut memory = vec![0; words(blocks)];
-            let schedule = Schedule::<f32>::new(goal, blocks, &mut memory);
+            let schedule = Schedule::<f32>::new(goal, blocks, columns, &mut memory);
             let mut progress = schedule.0.into_inner().expect("not poisoned");
             let mut running: Vec<Task> = vec![];
             let mut done: Vec<Task> = vec![];
@@ -283,7 +287,7 @@ mod tests {
             }
             let triangle = blocks * (blocks + 1) / 2;
             let count = match goal {
-                Goal::Factor => triangle,
+                Goal::Factor => triangle - (blocks - columns) * (blocks - columns + 1) / 2,
                 Goal::Triangle => blocks,
                 Goal::Inverse => 2 * triangle + blocks,
             };

@@ -1,8 +1,8 @@
 //! The sweeps: factor, inverse of a triangle, inverse.
 
 use super::Pivot;
-use super::packed::{self, Packed};
-use super::schedule::{Goal, Schedule, Task, words};
+use super::packed::{Packed, both_ways, by_rows_only};
+use super::schedule::{Goal, Schedule, Task, pair, words};
 use super::small;
 use super::tiles::{Reciprocals, Tiles};
 use crate::element::Element;
@@ -21,8 +21,11 @@ struct Plan {
     /// Side of a block.
     side: usize,
     blocks: usize,
-    /// Elements of a packed triangle.
-    packed: usize,
+    /// Columns packed at once, where a factor alone is wanted: a multiple of `side`, or all.
+    strip: usize,
+    /// Panels of rows.
+    panels: usize,
+    nr: usize,
 }
 
 impl Plan {
@@ -30,12 +33,33 @@ impl Plan {
     const BLOCKS: usize = 8;
     /// Bytes of the largest macro-tile, which stays in L2 with its two slabs.
     const TILE: usize = 240 * 240 * 4;
+    /// A factor is made by strips of at least this many columns, and about this many of them at most: between them threads wait for each other, and
+    /// what is left of the matrix is read and written.
+    const STRIP: usize = 512;
+    const STRIPS: usize = 5;
+
     fn new<T>(n: usize, kernels: &Kernels<T>) -> Plan {
         let nr = kernels.nr;
         let padded = n.next_multiple_of(kernels.mr);
         let largest = (Self::TILE / size_of::<T>()).isqrt() / nr * nr;
         let side = padded.div_ceil(Self::BLOCKS).next_multiple_of(nr).clamp(nr, largest);
-        Plan { padded, side, blocks: padded.div_ceil(side), packed: packed::len(padded, nr) }
+        let blocks = padded.div_ceil(side);
+        let strips = padded.div_ceil(Self::STRIP.max(padded.div_ceil(Self::STRIPS)));
+        let strip = (blocks.div_ceil(strips.max(1)) * side).min(padded);
+        Plan { padded, side, blocks, strip, panels: padded.div_ceil(nr), nr }
+    }
+
+    /// Elements of one panel of `L`.
+    fn panel(&self, goal: Goal) -> usize {
+        match goal {
+            Goal::Factor => by_rows_only(self.strip, self.nr),
+            _ => both_ways(self.padded, self.nr),
+        }
+    }
+
+    /// Elements of `L` and `Y`, packed.
+    fn packed(&self, goal: Goal) -> [usize; 2] {
+        [self.panels * self.panel(goal), if goal == Goal::Factor { 0 } else { self.panels * self.panel(goal) }]
     }
 
     fn par(&self, par: Par) -> Par {
@@ -47,17 +71,18 @@ impl Plan {
 fn scratch<T: Element>(n: usize, goal: Goal, par: Par) -> StackReq {
     let plan = Plan::new(n, T::kernels(par.isa()));
     let req = |len: usize| StackReq::new_aligned::<T>(len, crate::engine::ALIGN);
-    let triangles = if goal == Goal::Factor { 1 } else { 2 };
+    let [l, y] = plan.packed(goal);
     StackReq::all_of(&[
         StackReq::new::<usize>(words(plan.blocks)),
         req(plan.padded),
-        req(plan.packed),
-        req(plan.packed * (triangles - 1)),
+        req(l),
+        req(y),
         req(plan.side * plan.side * plan.par(par).degree()),
     ])
 }
 
-/// What is read, and where results go.
+/// What is read, and where results go. A factor is made a strip of columns at a time, which is all of it that is packed: the strip, then what is left
+/// of the matrix less its product, in place (right-looking over strips, left-looking within).
 struct Sweep<'a, T> {
     goal: Goal,
     a: MatRef<'a, T>,
@@ -75,19 +100,22 @@ impl<T: Element> Sweep<'_, T> {
         }
         let plan = Plan::new(n, kernels);
         let par = plan.par(par);
-        let (mut words, stack) = stack.make_with(words(plan.blocks), |_| 0usize);
+        let (mut memory, stack) = stack.make_with(words(plan.blocks), |_| 0usize);
         let (reciprocals, stack) = aligned::<T>(stack, plan.padded);
-        let (l, stack) = aligned::<T>(stack, plan.packed);
-        let (y, stack) = aligned::<T>(stack, if self.goal == Goal::Factor { 0 } else { plan.packed });
+        let [l, y] = plan.packed(self.goal);
+        let (l, stack) = aligned::<T>(stack, l);
+        let (y, stack) = aligned::<T>(stack, y);
         let (tiles, _) = aligned::<T>(stack, plan.side * plan.side * par.degree());
+        let panel = plan.panel(self.goal);
         if !plan.padded.is_multiple_of(kernels.nr) {
             // Lanes beyond the last panel's columns are read, but never used.
-            let last = plan.packed - plan.packed / plan.padded.div_ceil(kernels.nr);
+            let last = (plan.panels - 1) * panel;
             for memory in [&mut *l, &mut *y] {
                 memory.iter_mut().skip(last).for_each(|x| _ = x.write(T::zero()));
             }
         }
-        let shared = Tiles {
+        let goal = self.goal;
+        let mut shared = Tiles {
             kernels,
             n,
             padded: plan.padded,
@@ -95,31 +123,50 @@ impl<T: Element> Sweep<'_, T> {
             a: self.a,
             scale: self.scale,
             damping: self.damping,
-            l: Packed::new(l, plan.padded, kernels.nr),
-            y: (self.goal != Goal::Factor).then(|| Packed::new(y, plan.padded, kernels.nr)),
+            l: Packed::new(l, plan.padded, kernels.nr, panel),
+            y: (goal != Goal::Factor).then(|| Packed::new(y, plan.padded, kernels.nr, panel)),
             reciprocals: Reciprocals(reciprocals.as_mut_ptr().cast()),
             triangle: self.triangle,
             product: self.product,
         };
-        if self.goal == Goal::Triangle {
+        if goal == Goal::Triangle {
             shared.take_factor();
         }
         let tiles = Buffers::new(tiles, par.degree());
-        let schedule = Schedule::new(self.goal, plan.blocks, &mut words);
-        let body = |worker: usize| {
-            // SAFETY: one tile for each worker; the schedule hands out each task once, when what it reads is finished.
-            schedule.work(&|task| unsafe {
-                let tile = tiles.part(worker).as_mut_ptr();
-                match task {
-                    Task::Factor { j, i } => return shared.factor(j, i, tile),
-                    Task::Invert { i } => shared.invert(i, tile),
-                    Task::Multiply { i, j } => shared.multiply(i, j, tile),
+        let strip = if goal == Goal::Factor { plan.strip } else { plan.padded };
+        par.enter(|| {
+            for first in (0..plan.padded).step_by(strip) {
+                let blocks = shared.padded.div_ceil(plan.side);
+                let columns = strip.min(shared.padded).div_ceil(plan.side);
+                let schedule = Schedule::new(goal, blocks, columns, &mut memory[..words(blocks)]);
+                let body = |worker: usize| {
+                    // SAFETY: one tile for each worker; the schedule hands out each task once, when what it reads is finished.
+                    schedule.work(&|task| unsafe {
+                        let tile = tiles.part(worker).as_mut_ptr();
+                        match task {
+                            Task::Factor { j, i } => return shared.factor(j, i, tile),
+                            Task::Invert { i } => shared.invert(i, tile),
+                            Task::Multiply { i, j } => shared.multiply(i, j, tile),
+                        }
+                        Ok(())
+                    });
+                };
+                par.workers(&body);
+                let failed = |pivot: Pivot<T>| Pivot { index: first + pivot.index, ..pivot };
+                schedule.outcome().map_err(failed)?;
+                if columns == blocks {
+                    break;
                 }
-                Ok(())
-            });
-        };
-        par.enter(|| par.workers(&body));
-        schedule.outcome()
+                let rest = blocks - columns;
+                par.for_each(rest * (rest + 1) / 2, &|worker, task| {
+                    let (i, j) = pair(task);
+                    // SAFETY: one tile for each worker; the strip is finished, and each block of the rest one task's.
+                    unsafe { shared.update(columns, (columns + i, columns + j), tiles.part(worker).as_mut_ptr()) };
+                });
+                shared = shared.rest(strip);
+            }
+            Ok(())
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! factor(J, I)    L_IJ   from  A_IJ - sum_(K<J) L_IK L_JK^T,    substituted by strips against L_JJ; I = J: factored by strips
 //! invert(I)       Y_IJ   from  I_IJ - sum_(K>J) Y_IK L_KJ,      J descending, substituted by strips: keeps |Y L - I| small
+//! update(I, J)    A_IJ   less  sum_(K<C) L_IK L_JK^T,           C columns of blocks of a strip
 //! multiply(I, J)  X_IJ   =     sum_(K>=I) Y_KI^T Y_KJ
 //! ```
 //!
@@ -14,7 +15,7 @@ use super::Pivot;
 use super::packed::Packed;
 use super::strips::Strip;
 use crate::element::Element;
-use crate::engine::epilogue::{Epilogue, Shared, StoreSymmetric, Tile};
+use crate::engine::epilogue::{Blend, Epilogue, Shared, StoreSymmetric, Tile};
 use crate::engine::kernels::Kernels;
 use crate::engine::microkernel::Depths;
 use crate::engine::pack::{Pack, Strided};
@@ -49,6 +50,8 @@ pub(super) struct Reciprocals<T>(pub(super) *mut T);
 
 // SAFETY: as Packed: written by the task of a diagonal block, read by tasks that wait for it.
 unsafe impl<T: Send> Sync for Reciprocals<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Reciprocals<T> {}
 
 /// Adds the panels' product over `depths` to a macro-tile, slab by slab. Returns whether the tile is still to be written first.
 ///
@@ -244,6 +247,48 @@ impl<T: Element> Tiles<'_, T> {
                 (panel.start..=i).for_each(|j| unsafe { *out.at(i, j) = *from.by_rows(i, j) });
             }
         }
+    }
+
+    /// Subtracts a finished strip of `columns` block columns from block (i, j) of the rest, in the output, which takes `scale A + damping I` if that
+    /// is another matrix.
+    ///
+    /// # Safety
+    /// Called once for each block, after all of the strip; `tile` has `side²` elements.
+    pub(super) unsafe fn update(&self, columns: usize, (i, j): (usize, usize), tile: *mut T) {
+        let (Some(out), kernels, ld) = (&self.triangle, self.kernels, self.side) else { return };
+        let (rows, cols) = (self.block(i), self.block(j));
+        let part = if i == j { Part::Lower(0) } else { Part::Full };
+        let panels =
+            |depth, more| [self.l.row_panels(rows.start, depth, more), self.l.row_panels(cols.start, depth, more)];
+        let moved = !core::ptr::eq(self.a.as_ptr(), out.at(0, 0));
+        // SAFETY: the caller's contract; the tile has been written.
+        let data = unsafe {
+            add(self.slab(rows.len(), cols.len(), part), &panels, 0..columns * self.side, (tile, ld), true, kernels);
+            core::slice::from_raw_parts(tile, rows.len() * ld)
+        };
+        for (i, line) in (rows.start..rows.end.min(self.n)).zip(data.chunks_exact(ld)) {
+            let cols = cols.start..cols.end.min(i + 1);
+            // SAFETY: entries of the lower triangle that are this task's.
+            unsafe {
+                if moved {
+                    for j in cols.clone() {
+                        let damping = if i == j { self.damping } else { T::zero() };
+                        *out.at(i, j) = self.scale * self.a.at([i, j]) + damping;
+                    }
+                }
+                out.blend((i, cols.start), &line[..cols.len()], Blend::add(-T::one()), kernels);
+            }
+        }
+    }
+
+    /// What is left after a strip of `first` columns, to be factored in place.
+    pub(super) fn rest(self, first: usize) -> Self {
+        let rest = self.n - first;
+        let triangle = self.triangle.as_ref().map(|out| out.from(first, first));
+        // SAFETY: the memory of the output, which the caller has; each task reads its block before it writes it.
+        let a = triangle.as_ref().map_or(self.a, |out| unsafe { out.read([rest; 2]) });
+        let (one, zero) = (T::one(), T::zero());
+        Tiles { n: rest, padded: self.padded - first, a, scale: one, damping: zero, triangle, ..self }
     }
 
     /// Takes `a`'s lower triangle for L.

@@ -3,7 +3,7 @@
 use super::kernels::Kernels;
 use crate::element::Element;
 use crate::simd::{line, prefetch};
-use crate::view::MatMut;
+use crate::view::{MatMut, MatRef};
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -68,6 +68,8 @@ pub(crate) struct Shared<'a, T> {
 
 // SAFETY: tasks write disjoint entries, because each tile of the output is finished by one task.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
 
 impl<'a, T: Element> Shared<'a, T> {
     pub(crate) fn new(out: &mut MatMut<'a, T>) -> Self {
@@ -78,6 +80,20 @@ impl<'a, T: Element> Shared<'a, T> {
     /// Address of an entry.
     pub(crate) fn at(&self, i: usize, j: usize) -> *mut T {
         self.ptr.wrapping_offset(i as isize * self.row_step + j as isize * self.col_step)
+    }
+
+    /// The entries from (i, j) on.
+    pub(crate) fn from(&self, i: usize, j: usize) -> Self {
+        Shared { ptr: self.at(i, j), ..*self }
+    }
+
+    /// The output as it is.
+    ///
+    /// # Safety
+    /// It has this shape; nobody writes an entry while it is read.
+    pub(crate) unsafe fn read(&self, shape: [usize; 2]) -> MatRef<'a, T> {
+        // SAFETY: the caller's contract.
+        unsafe { MatRef::from_raw(self.ptr, shape, [self.row_step, self.col_step]) }
     }
 
     /// Elements from one row to the next, if the entries of a row are contiguous and rows ascend.

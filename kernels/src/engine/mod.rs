@@ -32,8 +32,8 @@ use epilogue::{Epilogue, Tile};
 use kernels::Kernels;
 use pack::Pack;
 pub(crate) use plan::slabs_of;
-pub(crate) use plan::{ALIGN, PARALLEL_WORK, SIDES, TASKS, aligned};
-use plan::{Plan, Region};
+pub(crate) use plan::{ALIGN, LINE, PARALLEL_WORK, TASKS, WINDOW, aligned};
+use plan::{Packing, Plan, Region};
 use slab::{Panels, Part, Slab};
 
 /// One tiled product: `left [m, k] * right [k, n]`.
@@ -46,6 +46,9 @@ pub struct Engine<'a, T: Element> {
     kernels: &'static Kernels<T>,
     par: Par,
 }
+
+/// Indices of an operand, and where their panels go.
+type Whole<'a, T> = (&'a dyn Pack<T>, Range<usize>, &'a Buffers<T>);
 
 /// Panels packed ahead.
 #[derive(Clone, Copy)]
@@ -117,6 +120,16 @@ pub(crate) fn streamed_depth<T: Element>(m: usize, n: usize, k: usize, par: Par)
     streamed_plan::<T>(m, n, k, par).depth()
 }
 
+/// As [`streamed_scratch`], of [`Engine::windowed`].
+pub(crate) fn windowed_scratch<T: Element>(m: usize, n: usize, k: usize, par: Par) -> StackReq {
+    Plan::windowed(m, n, k, T::kernels(par.isa())).scratch::<T>(par)
+}
+
+/// As [`streamed_depth`], of [`Engine::windowed`].
+pub(crate) fn windowed_depth<T: Element>(m: usize, n: usize, k: usize, par: Par) -> usize {
+    Plan::windowed(m, n, k, T::kernels(par.isa())).depth()
+}
+
 /// Rows of a tile of a product, or of a streamed one.
 pub(crate) fn tile_rows<T: Element>(m: usize, n: usize, k: usize, streamed: bool, par: Par) -> usize {
     if streamed { streamed_plan::<T>(m, n, k, par).tm } else { plan::<T>(m, n, k, false, par).tm }
@@ -152,6 +165,20 @@ impl<'a, T: Element> Engine<'a, T> {
         Engine { left, right: Some(right), epilogue, plan, kernels: T::kernels(par.isa()), par: plan.par(par) }
     }
 
+    /// [`product`](Engine::product) in little memory: a window of the right operand is packed at a time, and the left one by each task, slab by
+    /// slab.
+    pub(crate) fn windowed(
+        left: &'a dyn Pack<T>,
+        right: &'a dyn Pack<T>,
+        epilogue: &'a dyn Epilogue<T>,
+        par: Par,
+    ) -> Self {
+        assert_eq!(left.depth(), right.depth(), "product: depths differ");
+        let kernels = T::kernels(par.isa());
+        let plan = Plan::windowed(left.extent(), right.extent(), left.depth(), kernels);
+        Engine { left, right: Some(right), epilogue, plan, kernels, par: plan.par(par) }
+    }
+
     /// `epilogue(x x^T)`, tiles that meet the lower triangle only.
     pub fn symmetric(x: &'a dyn Pack<T>, epilogue: &'a dyn Epilogue<T>, par: Par) -> Self {
         Self::new(x, None, epilogue, par)
@@ -166,7 +193,10 @@ impl<'a, T: Element> Engine<'a, T> {
     /// Runs the product. `stack` must hold [`scratch`] for its shape.
     pub fn run(&self, stack: &mut MemStack) {
         if self.plan.m > 0 && self.plan.n > 0 {
-            self.par.enter(|| self.run_inside(stack));
+            self.par.enter(|| match self.plan.packing {
+                Packing::Windows => self.run_windows(stack),
+                _ => self.run_inside(stack),
+            });
         }
     }
 
@@ -207,35 +237,70 @@ impl<'a, T: Element> Engine<'a, T> {
         }
     }
 
+    /// One window of columns after the other: its panels, then its tiles.
+    fn run_windows(&self, stack: &mut MemStack) {
+        let (plan, degree) = (&self.plan, self.par.degree());
+        let (window, stack) = aligned::<T>(stack, plan.packed_lens()[1]);
+        let (slabs, stack) = aligned::<T>(stack, plan.slab_lens().0 * degree);
+        let (tiles, _) = aligned::<T>(stack, plan.tile_len() * degree);
+        let (slabs, tiles) = (Buffers::new(slabs, degree), Buffers::new(tiles, degree));
+        let (rows, cols) = plan.grid();
+        for j in 0..cols {
+            let right = self.right.unwrap_or(self.left);
+            self.pack_whole(&[(right, plan.tile(j).1, &Buffers::new(window, 1))]);
+            // SAFETY: every panel of the window that a tile reads has been filled.
+            let right = unsafe { core::slice::from_raw_parts(window.as_ptr().cast::<T>(), window.len()) };
+            let packed = Packed { left: &[], right };
+            self.par.for_each(rows, &|worker, i| {
+                // SAFETY: one task at a time has this worker's number.
+                let (slabs, tile) = unsafe { (slabs.part(worker), tiles.part(worker)) };
+                self.compute(i * cols + j, 0..plan.k, packed, slabs, tile);
+                self.finish(i * cols + j, tile);
+            });
+        }
+    }
+
     /// Packs whole operands, by panel and stretch of depth, those that the plan wants ahead.
     fn pack_ahead<'s>(&self, stack: &'s mut MemStack) -> (Packed<'s, T>, &'s mut MemStack) {
-        const STRETCH: usize = 512;
-        let (plan, nr) = (&self.plan, self.plan.nr);
+        let plan = &self.plan;
         let [left_len, right_len] = plan.packed_lens();
         let (left, stack) = aligned::<T>(stack, left_len);
         let (right, stack) = aligned::<T>(stack, right_len);
-        let panels = |len: usize, extent: usize| if len > 0 { extent.div_ceil(nr) } else { 0 };
-        let (left_panels, right_panels) = (panels(left_len, plan.m), panels(right_len, plan.n));
-        let stretches = plan.k.div_ceil(STRETCH);
-        let (to_left, to_right) = (Buffers::new(left, left_panels), Buffers::new(right, right_panels));
-        self.par.for_each((left_panels + right_panels) * stretches, &|_, task| {
-            let (panel, start) = (task / stretches, task % stretches * STRETCH);
-            let (operand, to, panel) = match panel.checked_sub(left_panels) {
-                None => (self.left, &to_left, panel),
-                Some(panel) => (self.right.unwrap_or(self.left), &to_right, panel),
-            };
-            let end = plan.k.min(start + STRETCH);
-            // SAFETY: tasks of one panel take disjoint stretches of it; the borrow is cut down to this task's at once.
-            let memory =
-                unsafe { core::slice::from_raw_parts_mut(to.ptr.add(panel * to.len + start * nr), (end - start) * nr) };
-            operand.pack(memory, panel * nr, start, self.kernels);
-        });
+        let indices = |len: usize, extent: usize| 0..if len > 0 { extent } else { 0 };
+        self.pack_whole(&[
+            (self.left, indices(left_len, plan.m), &Buffers::new(left, 1)),
+            (self.right.unwrap_or(self.left), indices(right_len, plan.n), &Buffers::new(right, 1)),
+        ]);
         // SAFETY: every panel has been filled.
         let filled = |memory: &'s [MaybeUninit<T>]| unsafe {
             core::slice::from_raw_parts(memory.as_ptr().cast::<T>(), memory.len())
         };
         let (left, right) = (filled(left), filled(right));
         (Packed { left, right: if self.right.is_some() { right } else { left } }, stack)
+    }
+
+    /// Packs these indices of operands at all depths, by panel and stretch of depth.
+    fn pack_whole(&self, operands: &[Whole<'_, T>]) {
+        const STRETCH: usize = 512;
+        let (k, nr) = (self.plan.k, self.plan.nr);
+        let panels = |indices: &Range<usize>| indices.len().div_ceil(nr);
+        let stretches = k.div_ceil(STRETCH);
+        let all: usize = operands.iter().map(|(_, indices, _)| panels(indices)).sum();
+        self.par.for_each(all * stretches, &|_, task| {
+            let (mut panel, start) = (task / stretches, task % stretches * STRETCH);
+            for (operand, indices, to) in operands {
+                if panel >= panels(indices) {
+                    panel -= panels(indices);
+                    continue;
+                }
+                let end = k.min(start + STRETCH);
+                // SAFETY: tasks of one panel take disjoint stretches of it; the borrow is cut down to this task's at once.
+                let memory = unsafe {
+                    core::slice::from_raw_parts_mut(to.ptr.add((panel * k + start) * nr), (end - start) * nr)
+                };
+                return operand.pack(memory, indices.start + panel * nr, start, self.kernels);
+            }
+        });
     }
 
     /// Sums one stretch of depth of one tile.
@@ -250,6 +315,8 @@ impl<'a, T: Element> Engine<'a, T> {
         let first = depths.start;
         for depths in slabs_of(depths) {
             let fresh = depths.start == first;
+            // Of a window the first column is that of the tile.
+            let first_packed = if plan.packing == Packing::Windows { cols.start } else { 0 };
             let ahead = |packed: &'_ [T], from: usize| Panels {
                 ptr: packed[from / plan.nr * plan.nr * plan.k + depths.start * plan.nr..].as_ptr(),
                 step: plan.nr * plan.k,
@@ -265,7 +332,7 @@ impl<'a, T: Element> Engine<'a, T> {
                 slab(slab_left)
             };
             let r = match self.right {
-                _ if right_ahead => ahead(packed.right, cols.start),
+                _ if right_ahead => ahead(packed.right, cols.start - first_packed),
                 Some(right) => {
                     self.pack_slab(right, slab_right, &cols, &depths);
                     slab(slab_right)

@@ -6,7 +6,9 @@
 
 use super::kernels::Kernels;
 use crate::element::{Element, Input};
+use crate::isa::Isa;
 use crate::view::{MatRef, View};
+use core::any::TypeId;
 
 /// An operand `[extent, depth]` of a product, read panel by panel.
 pub trait Pack<T: Element>: Sync {
@@ -109,7 +111,7 @@ impl<I: Input> Source<I> {
     unsafe fn fill(&self, panel: &mut [I::Acc], width: usize, kernels: &Kernels<I::Acc>) {
         let nr = kernels.nr;
         let count = panel.len() / nr;
-        let same_type = core::any::TypeId::of::<I>() == core::any::TypeId::of::<I::Acc>();
+        let same_type = TypeId::of::<I>() == TypeId::of::<I::Acc>();
         // SAFETY (all blocks): the caller's contract; `panel` is `count` rows of nr.
         if self.index_step == 1 && same_type {
             let ptr = self.ptr.cast::<I::Acc>();
@@ -153,6 +155,50 @@ impl<I: Input> Source<I> {
         }
     }
 }
+
+/// An operand summed in the precision `S` of the product, at least its own `T`: widened while packing, by pieces that stay in L1; of the same
+/// precision as it is.
+pub(crate) struct Widened<T: 'static, P> {
+    operand: P,
+    kernels: &'static Kernels<T>,
+}
+
+impl<T: Element, P: Pack<T>> Widened<T, P> {
+    pub(crate) fn new(operand: P, isa: Isa) -> Self {
+        Widened { operand, kernels: T::kernels(isa) }
+    }
+}
+
+impl<T: Element, S: Element, P: Pack<T>> Pack<S> for Widened<T, P> {
+    fn extent(&self) -> usize {
+        self.operand.extent()
+    }
+
+    fn depth(&self) -> usize {
+        self.operand.depth()
+    }
+
+    fn pack(&self, panel: &mut [S], first: usize, start: usize, kernels: &Kernels<S>) {
+        if TypeId::of::<T>() == TypeId::of::<S>() {
+            return self.operand.pack(bytemuck::cast_slice_mut(panel), first, start, self.kernels);
+        }
+        // Panels are the wider the narrower their elements: a piece has the lanes of this panel, and more.
+        let (nr, wide) = (kernels.nr, self.kernels.nr);
+        debug_assert!(nr <= wide);
+        let mut piece = [T::zero(); PIECE];
+        let depths = PIECE / wide;
+        for (part, rows) in panel.chunks_mut(depths * nr).enumerate() {
+            let piece = &mut piece[..rows.len() / nr * wide];
+            self.operand.pack(piece, first, start + part * depths, self.kernels);
+            for (row, given) in rows.chunks_exact_mut(nr).zip(piece.chunks_exact(wide)) {
+                row.iter_mut().zip(given).for_each(|(x, &given)| *x = S::from_f64(given.to_f64()));
+            }
+        }
+    }
+}
+
+/// Elements of a piece of a panel that is packed on the stack: at least one depth of the widest, in L1.
+pub(crate) const PIECE: usize = 1024;
 
 /// One more index after the last, constant one: a bias as a virtual column.
 pub struct WithOne<P>(pub P);

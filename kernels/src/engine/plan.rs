@@ -36,6 +36,12 @@ fn work(m: usize, n: usize, k: usize) -> usize {
 /// Tasks that a streamed product is cut into: each packs its operands anew, so tiles stay large.
 const STREAMED_TASKS: usize = 14;
 
+/// Rows of a strip, bytes of its lines, and elements of a window of [`Plan::windowed`], about: many strips share a window, a strip and its window's
+/// slab fit L2, and a window is columns enough that packing the strips anew costs little.
+const STRIP: usize = 48;
+pub(crate) const LINE: usize = 512 * 4;
+pub(crate) const WINDOW: usize = 800_000;
+
 /// Which part of the product is computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Region {
@@ -57,8 +63,19 @@ pub(crate) struct Plan {
     pub(crate) region: Region,
     /// The depth is cut into this many chunks, each summed into a tile of its own.
     pub(crate) chunks: usize,
-    /// Each task packs its own slabs, however many tiles read a panel.
-    pub(crate) streamed: bool,
+    /// Which operands are packed before their tiles are computed.
+    pub(crate) packing: Packing,
+}
+
+/// Which operands are packed before their tiles are computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Packing {
+    /// Those that several tiles read, whole.
+    Ahead,
+    /// None: each task packs its own slabs, however many tiles read a panel.
+    Streamed,
+    /// The right one, as many columns at a time as a tile has.
+    Windows,
 }
 
 impl Plan {
@@ -74,7 +91,7 @@ impl Plan {
         };
         let with_side = |side: usize| {
             let (tm, tn) = (side_of(m, n, side), side_of(n, m, side));
-            Plan { m, n, k, nr, tm, tn, region, chunks: 1, streamed: false }
+            Plan { m, n, k, nr, tm, tn, region, chunks: 1, packing: Packing::Ahead }
         };
         let mut candidates = SIDES[largest..].iter().map(|&side| with_side(side));
         let mut plan = candidates
@@ -99,7 +116,7 @@ impl Plan {
         let even = |extent: usize, side: usize| extent.div_ceil(extent.div_ceil(side).max(1)).next_multiple_of(nr);
         let with_side = |side: usize| {
             let (tm, tn) = (even(m, side).max(nr), even(n, side).max(nr));
-            let mut plan = Plan { m, n, k, nr, tm, tn, region: Region::Full, chunks: 1, streamed: true };
+            let mut plan = Plan { m, n, k, nr, tm, tn, region: Region::Full, chunks: 1, packing: Packing::Streamed };
             if work(m, n, k) >= PARALLEL_WORK {
                 plan.chunks = (k / CHUNK).clamp(1, STREAMED_TASKS.div_ceil(plan.tiles().max(1)));
             }
@@ -110,8 +127,19 @@ impl Plan {
         plans.clone().find(enough).or(plans.next_back()).unwrap_or_else(|| with_side(nr))
     }
 
+    /// A plan that packs little at a time of operands that are cheap to pack: a window of columns, then, strip by strip of rows, slabs of the
+    /// left operand, which is packed again for each window. Streamed where there are too few strips, or no depth is to be summed.
+    pub(crate) fn windowed<T: Element>(m: usize, n: usize, k: usize, kernels: &Kernels<T>) -> Plan {
+        let nr = kernels.nr;
+        let columns = (WINDOW / k.max(1)).clamp(nr, LINE / size_of::<T>());
+        let tn = n.div_ceil(n.div_ceil(columns).max(1)).next_multiple_of(nr).max(nr);
+        let plan = Plan { m, n, k, nr, tm: STRIP, tn, region: Region::Full, chunks: 1, packing: Packing::Windows };
+        let enough = m.div_ceil(STRIP) >= STREAMED_TASKS && work(m, n, k) >= PARALLEL_WORK;
+        if enough { plan } else { Plan::streamed(m, n, k, kernels) }
+    }
+
     /// Tiles along rows and columns.
-    fn grid(&self) -> (usize, usize) {
+    pub(crate) fn grid(&self) -> (usize, usize) {
         (self.m.div_ceil(self.tm), self.n.div_ceil(self.tn))
     }
 
@@ -157,7 +185,8 @@ impl Plan {
     pub(crate) fn packs_ahead(&self) -> [bool; 2] {
         let (rows, cols) = self.grid();
         match self.region {
-            _ if self.streamed => [false; 2],
+            _ if self.packing == Packing::Streamed => [false; 2],
+            _ if self.packing == Packing::Windows => [false, true],
             Region::Full => [cols > 1, rows > 1],
             // One operand, read from both sides.
             Region::Lower => [rows > 1; 2],
@@ -191,7 +220,8 @@ impl Plan {
     pub(crate) fn packed_lens(&self) -> [usize; 2] {
         let [left, right] = self.packs_ahead();
         let len = |ahead: bool, extent: usize| if ahead { self.packed_len(extent, self.k) } else { 0 };
-        [len(left, self.m), len(right && self.region == Region::Full, self.n)]
+        let columns = if self.packing == Packing::Windows { self.tn } else { self.n };
+        [len(left, self.m), len(right && self.region == Region::Full, columns)]
     }
 
     /// Elements of the slabs that a worker packs for itself.

@@ -57,12 +57,17 @@ impl<T: Copy> Slab<T> {
                 // To the vector.
                 let (skip, width) = match self.part {
                     Part::Full => (0, width),
-                    Part::Lower(behind) => (0, width.min(i + behind + step - j)),
+                    Part::Lower(behind) => (0, width.min((i + behind + step).saturating_sub(j))),
                     Part::Upper => {
                         let skip = i.saturating_sub(j) / kernels.lanes * kernels.lanes;
                         (skip, width - skip)
                     }
                 };
+                if width == 0 {
+                    // A short step that ends above the diagonal.
+                    i += step;
+                    continue;
+                }
                 // SAFETY: the caller's contract.
                 unsafe {
                     let l = self.left.ptr.add(i / nr * self.left.step + i % nr);

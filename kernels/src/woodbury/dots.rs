@@ -1,12 +1,12 @@
 //! Inner products of all datapoints' gradients with one matrix or with a low-rank one: `G^T u`.
 
-use super::layer::{Block, Layer, PIECE};
+use super::layer::{Block, Layer};
 use super::pairs::{self, Half, Sink};
 use crate::conv::patches::Index;
 use crate::element::Element;
 use crate::engine::epilogue::{Epilogue, Tile};
 use crate::engine::kernels::Kernels;
-use crate::engine::pack::{Pack, Strided};
+use crate::engine::pack::{PIECE, Pack, Strided};
 use crate::engine::{self, Buffers, Engine, aligned};
 use crate::par::Par;
 use crate::view::MatRef;
@@ -152,7 +152,8 @@ pub fn low_rank<T: Element>(
 ) {
     assert!(out.len() == layer.rows() && layer.weight_shape() == other.weight_shape(), "dots: shapes disagree");
     for (left, right) in layer.blocks().zip(other.blocks()) {
-        let (left, right) = (Half::new(&left), Half::new(&right));
+        let operands = [&left, &right].map(|block| block.both(Index::Outputs, par.isa()));
+        let (left, right) = (Half::new(&left, &operands[0]), Half::new(&right, &operands[1]));
         let columns = pairs::columns::<T>(&left, &right, par);
         let (sums, stack) = stack.make_with(left.rows * columns, |_| T::zero());
         let mut sums = sums;
@@ -166,14 +167,18 @@ pub fn low_rank<T: Element>(
 
 /// Scratch of [`low_rank`].
 pub fn low_rank_scratch<T: Element>(layer: &Layer<'_, T>, other: &Layer<'_, T>, par: Par) -> StackReq {
-    let (left, right) = (Half::new(&layer.block(0)), Half::new(&other.block(0)));
+    let blocks = [layer.block(0), other.block(0)];
+    let operands = blocks.each_ref().map(|block| block.both(Index::Outputs, par.isa()));
+    let (left, right) = (Half::<T>::new(&blocks[0], &operands[0]), Half::new(&blocks[1], &operands[1]));
     let sums = StackReq::new::<T>(left.rows * pairs::columns::<T>(&left, &right, par));
     sums.and(pairs::scratch::<T>(&left, Some(&right), par))
 }
 
 /// The roundings that a term `e e' x x'` passes in [`low_rank`].
 pub fn low_rank_depth<T: Element>(layer: &Layer<'_, T>, other: &Layer<'_, T>, par: Par) -> usize {
-    let (left, right) = (Half::new(&layer.block(0)), Half::new(&other.block(0)));
+    let blocks = [layer.block(0), other.block(0)];
+    let operands = blocks.each_ref().map(|block| block.both(Index::Outputs, par.isa()));
+    let (left, right) = (Half::<T>::new(&blocks[0], &operands[0]), Half::new(&blocks[1], &operands[1]));
     pairs::depth::<T>(&left, Some(&right), par) + right.rows + layer.groups() + 2
 }
 

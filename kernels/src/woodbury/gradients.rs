@@ -19,6 +19,7 @@ use crate::engine::slab::{Panels, Part, Slab};
 use crate::engine::{self, ALIGN, Buffers, Engine, aligned, slabs_of};
 use crate::par::Par;
 use crate::view::MatRef;
+use core::ops::Range;
 use dyn_stack::{MemStack, StackReq};
 
 /// Weights of a block, about: enough depth that adding a product to the output costs little.
@@ -54,10 +55,10 @@ impl Cut {
 }
 
 /// Adds the lower triangle of all pairs of `block`'s gradients to what `out` writes. `stack` must hold [`scratch`].
-pub(crate) fn run<T: Element>(block: &Block<'_, T>, out: &dyn Epilogue<T>, par: Par, stack: &mut MemStack) {
-    let kernels = T::kernels(par.isa());
+pub(crate) fn run<T: Element, S: Element>(block: &Block<'_, T>, out: &dyn Epilogue<S>, par: Par, stack: &mut MemStack) {
+    let kernels = S::kernels(par.isa());
     let (rows, cut) = (block.rows(), Cut::new(block, kernels.nr));
-    let (memory, stack) = aligned::<T>(stack, rows * cut.weights());
+    let (memory, stack) = aligned::<S>(stack, rows * cut.weights());
     for o in (0..block.o).step_by(cut.outputs) {
         for i in (0..block.i).step_by(cut.inputs) {
             let corner = [o..block.o.min(o + cut.outputs), i..block.i.min(i + cut.inputs)];
@@ -66,12 +67,20 @@ pub(crate) fn run<T: Element>(block: &Block<'_, T>, out: &dyn Epilogue<T>, par: 
             let weights = corner[0].len() * width;
             let gradients = Buffers::new(&mut memory[..rows * weights], rows);
             {
-                let (slabs, _) = aligned::<T>(stack, cut.slabs(kernels.nr) * par.degree());
+                let (slabs, _) = aligned::<S>(stack, cut.slabs(kernels.nr) * par.degree());
                 let slabs = Buffers::new(slabs, par.degree());
                 par.for_each(rows, &|worker, row| {
                     // SAFETY: one task at a time has this worker's number, and one task this row.
                     let (slabs, to) = unsafe { (slabs.part(worker), gradients.part(row)) };
-                    gradient(block, row, [&corner[0], &corner[1]], slabs, to, kernels);
+                    let operands = block.row(row, Index::Features, par.isa());
+                    gradient(
+                        operands.each_ref().map(|operand| operand as &dyn Pack<S>),
+                        &corner,
+                        block.positions,
+                        slabs,
+                        to,
+                        kernels,
+                    );
                 });
             }
             // SAFETY: every row has been written.
@@ -84,27 +93,26 @@ pub(crate) fn run<T: Element>(block: &Block<'_, T>, out: &dyn Epilogue<T>, par: 
 
 /// One row's gradient of a block of weights, rows of whole panels.
 fn gradient<T: Element>(
-    block: &Block<'_, T>,
-    row: usize,
-    [outputs, inputs]: [&core::ops::Range<usize>; 2],
+    [x, e]: [&dyn Pack<T>; 2],
+    [outputs, inputs]: &[Range<usize>; 2],
+    positions: usize,
     slabs: &mut [T],
     to: &mut [T],
     kernels: &Kernels<T>,
 ) {
     let nr = kernels.nr;
-    let [x, e] = block.row(row, Index::Features);
     let width = inputs.len().next_multiple_of(nr);
     // The microkernel leaves vectors beyond the last column as they are.
     to.fill(T::zero());
-    for depths in slabs_of(0..block.positions) {
+    for depths in slabs_of(0..positions) {
         let (left, right) = slabs.split_at_mut(outputs.len().next_multiple_of(nr) * DEPTHS);
         let pack = |operand: &dyn Pack<T>, first: usize, count: usize, to: &mut [T]| {
             for (panel, memory) in to.chunks_exact_mut(nr * depths.len()).take(count.div_ceil(nr)).enumerate() {
                 operand.pack(memory, first + panel * nr, depths.start, kernels);
             }
         };
-        pack(&e, outputs.start, outputs.len(), left);
-        pack(&x, inputs.start, inputs.len(), right);
+        pack(e, outputs.start, outputs.len(), left);
+        pack(x, inputs.start, inputs.len(), right);
         let panels = |memory: &[T]| Panels { ptr: memory.as_ptr(), step: nr * depths.len(), continued: false };
         let slab = Slab {
             rows: outputs.len(),
@@ -120,14 +128,14 @@ fn gradient<T: Element>(
 }
 
 /// Scratch of [`run`].
-pub(crate) fn scratch<T: Element>(block: &Block<'_, T>, par: Par) -> StackReq {
-    let nr = T::kernels(par.isa()).nr;
+pub(crate) fn scratch<T: Element, S: Element>(block: &Block<'_, T>, par: Par) -> StackReq {
+    let nr = S::kernels(par.isa()).nr;
     let (rows, cut) = (block.rows(), Cut::new(block, nr));
-    let product = |weights: usize| engine::scratch::<T>(rows, rows, weights, true, par);
-    let slabs = StackReq::new_aligned::<T>(cut.slabs(nr) * par.degree(), ALIGN);
+    let product = |weights: usize| engine::scratch::<S>(rows, rows, weights, true, par);
+    let slabs = StackReq::new_aligned::<S>(cut.slabs(nr) * par.degree(), ALIGN);
     // The last blocks may be smaller: their products' scratch is not smaller for sure.
     let products = sizes(block, cut, nr).map(product).fold(StackReq::EMPTY, StackReq::or);
-    StackReq::new_aligned::<T>(rows * cut.weights(), ALIGN).and(slabs.or(products))
+    StackReq::new_aligned::<S>(rows * cut.weights(), ALIGN).and(slabs.or(products))
 }
 
 /// The numbers of weights that blocks have, padding counted.
@@ -138,10 +146,10 @@ fn sizes<T: Element>(block: &Block<'_, T>, cut: Cut, nr: usize) -> impl Iterator
 }
 
 /// The roundings that a term passes: twice a gradient's chain, the product, and one addition for each block of weights.
-pub(crate) fn depth<T: Element>(block: &Block<'_, T>, par: Par) -> usize {
-    let nr = T::kernels(par.isa()).nr;
+pub(crate) fn depth<T: Element, S: Element>(block: &Block<'_, T>, par: Par) -> usize {
+    let nr = S::kernels(par.isa()).nr;
     let (rows, cut) = (block.rows(), Cut::new(block, nr));
     let chain = DEPTHS.min(block.positions) + slabs_of(0..block.positions).count();
-    let product = sizes(block, cut, nr).map(|k| engine::depth::<T>(rows, rows, k, true, par)).max().unwrap_or(0);
+    let product = sizes(block, cut, nr).map(|k| engine::depth::<S>(rows, rows, k, true, par)).max().unwrap_or(0);
     2 * chain + product + block.o.div_ceil(cut.outputs) * block.i.div_ceil(cut.inputs)
 }

@@ -3,12 +3,12 @@
 use super::gradients;
 use super::layer::{Block, Layer};
 use super::pairs::{self, Half, Sink};
+use crate::conv::patches::Index;
 use crate::element::Element;
-use crate::engine::epilogue::{Blend, Epilogue, Shared, Tile, Triangle, blend_line, mirror};
+use crate::engine::epilogue::{Blend, Epilogue, Shared, Tile, Triangle, mirror};
 use crate::engine::kernels::Kernels;
 use crate::par::Par;
 use crate::view::MatMut;
-use core::any::TypeId;
 use dyn_stack::{MemStack, StackReq};
 
 /// How inner products of a layer's gradients are formed.
@@ -42,8 +42,8 @@ impl Form {
     }
 }
 
-/// `out_rs <- out_rs + <g_r, g_s>` for `s <= r`, `out` `[R, R]`; the rest is neither read nor written. Products are formed in `T`, sums over
-/// layers, and over blocks of weights, in `S`.
+/// `out_rs <- out_rs + <g_r, g_s>` for `s <= r`, `out` `[R, R]`; the rest is neither read nor written. Rows of `T` are
+/// widened to `S` while packing, and all is summed in `S`.
 ///
 /// # Panics
 /// If shapes disagree, or `stack` holds less than [`scratch`].
@@ -59,27 +59,32 @@ pub fn gram<T: Element, S: Element>(
     // The order of features plays no part in their inner products.
     for block in layer.blocks().map(Block::by_tap) {
         match form {
-            Form::Pairs => pairs::run(&Half::new(&block), None, &out, par, stack),
+            Form::Pairs => {
+                let operands = block.both(Index::Outputs, par.isa());
+                pairs::run(&Half::new(&block, &operands), None, &out, par, stack);
+            }
             Form::Gradients => gradients::run(&block, &out, par, stack),
         }
     }
 }
 
 /// Scratch of [`gram`].
-pub fn scratch<T: Element>(layer: &Layer<'_, T>, form: Form, par: Par) -> StackReq {
+pub fn scratch<T: Element, S: Element>(layer: &Layer<'_, T>, form: Form, par: Par) -> StackReq {
     let block = layer.block(0);
+    let operands = block.both(Index::Outputs, par.isa());
     match form {
-        Form::Pairs => pairs::scratch::<T>(&Half::new(&block), None, par),
-        Form::Gradients => gradients::scratch::<T>(&block, par),
+        Form::Pairs => pairs::scratch::<S>(&Half::new(&block, &operands), None, par),
+        Form::Gradients => gradients::scratch::<T, S>(&block, par),
     }
 }
 
 /// The roundings that a term `e x e' x'` passes in [`gram`]; one more for each further layer.
-pub fn depth<T: Element>(layer: &Layer<'_, T>, form: Form, par: Par) -> usize {
+pub fn depth<T: Element, S: Element>(layer: &Layer<'_, T>, form: Form, par: Par) -> usize {
     let block: Block<'_, T> = layer.block(0);
+    let operands = block.both(Index::Outputs, par.isa());
     let each = match form {
-        Form::Pairs => pairs::depth::<T>(&Half::new(&block), None, par) + stretches(block.positions),
-        Form::Gradients => gradients::depth::<T>(&block, par),
+        Form::Pairs => pairs::depth::<S>(&Half::new(&block, &operands), None, par) + stretches(block.positions),
+        Form::Gradients => gradients::depth::<T, S>(&block, par),
     };
     each + layer.groups()
 }
@@ -136,39 +141,23 @@ pub fn clear<S: Element>(mut out: MatMut<'_, S>, par: Par) {
 }
 
 /// Adds to the lower triangle of a matrix.
-pub(crate) struct Lower<'a, S> {
-    out: Shared<'a, S>,
+pub(crate) struct Lower<'a, T> {
+    out: Shared<'a, T>,
 }
 
-impl<S: Element> Lower<'_, S> {
-    /// # Safety
-    /// The entries lie on or below the diagonal, and belong to the calling task alone.
-    unsafe fn add_line<T: Element>(&self, (i, j): (usize, usize), line: &[T], kernels: &Kernels<T>) {
-        let (step, to) = (self.out.column_step(), self.out.at(i, j));
-        if TypeId::of::<T>() == TypeId::of::<S>() {
-            // SAFETY: the caller's contract; S is T.
-            return unsafe { blend_line(to.cast::<T>(), step, line, Blend::add(T::one()), kernels) };
-        }
-        for (c, &x) in line.iter().enumerate() {
-            // SAFETY: the caller's contract.
-            unsafe { *to.wrapping_offset(c as isize * step) += S::from_f64(x.to_f64()) }
-        }
-    }
-}
-
-impl<T: Element, S: Element> Sink<T> for Lower<'_, S> {
+impl<T: Element> Sink<T> for Lower<'_, T> {
     unsafe fn add(&self, row: usize, first: usize, _: usize, line: &[T], kernels: &Kernels<T>) {
         // SAFETY: the caller's contract; lines of a diagonal tile end at the diagonal.
-        unsafe { self.add_line((row, first), line, kernels) }
+        unsafe { self.out.blend((row, first), line, Blend::add(T::one()), kernels) }
     }
 }
 
-impl<T: Element, S: Element> Epilogue<T> for Lower<'_, S> {
+impl<T: Element> Epilogue<T> for Lower<'_, T> {
     fn apply(&self, tile: &Tile<'_, T>) {
         for (i, row) in tile.data.chunks_exact(tile.ld).take(tile.rows).enumerate() {
             let cols = tile.cols.min((tile.row + i + 1).saturating_sub(tile.col));
             // SAFETY: the tile lies inside the product's shape, which is the output's; each is finished by one task.
-            unsafe { self.add_line((tile.row + i, tile.col), &row[..cols], tile.kernels) };
+            unsafe { self.out.blend((tile.row + i, tile.col), &row[..cols], Blend::add(T::one()), tile.kernels) };
         }
     }
 }

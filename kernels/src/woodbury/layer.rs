@@ -5,7 +5,8 @@ use crate::conv::{Conv, FeatureOrder};
 use crate::covariance::Bias;
 use crate::element::Element;
 use crate::engine::kernels::Kernels;
-use crate::engine::pack::{Pack, Strided, WithOne, WithOneDepth};
+use crate::engine::pack::{PIECE, Pack, Strided, Widened, WithOne, WithOneDepth};
+use crate::isa::Isa;
 use crate::view::View;
 use core::ops::Range;
 
@@ -207,10 +208,15 @@ impl<'a, T: Element> Block<'a, T> {
         self.e.some(label, self.labels, self.datapoints).loader(index, Bias::Without)
     }
 
-    /// Inputs and errors of row `row` alone.
-    pub(crate) fn row(&self, row: usize, index: Index) -> [Loader<'a, T>; 2] {
+    /// Inputs and errors of row `row` alone, for a product in any precision.
+    pub(crate) fn row(&self, row: usize, index: Index, isa: Isa) -> [Widened<T, Loader<'a, T>>; 2] {
         let x = self.x.some(row / self.labels, 1, 1).loader(index, self.bias);
-        [x, self.e.some(row, 1, 1).loader(index, Bias::Without)]
+        [x, self.e.some(row, 1, 1).loader(index, Bias::Without)].map(|operand| Widened::new(operand, isa))
+    }
+
+    /// Inputs and errors of all rows, for a product in any precision.
+    pub(crate) fn both(&self, index: Index, isa: Isa) -> [Widened<T, Loader<'a, T>>; 2] {
+        [self.inputs(index), self.errors(index)].map(|operand| Widened::new(operand, isa))
     }
 }
 
@@ -344,10 +350,19 @@ impl<T: Element> Pack<T> for Weighted<'_, T> {
     fn pack(&self, panel: &mut [T], first: usize, start: usize, kernels: &Kernels<T>) {
         let (nr, labels) = (kernels.nr, self.block.labels);
         let weight = |depth: usize, label: usize| self.weights.at(depth / self.block.positions * labels + label);
+        let blend = |to: &mut [T], from: *const T, alpha: T, beta: T| {
+            // SAFETY: the kernels belong to an ISA this CPU has; a line onto itself, or two distinct ones of one length.
+            unsafe { (kernels.blend)(to.as_mut_ptr(), from, to.len(), alpha, beta) };
+        };
         self.block.errors_of(0, Index::Features).pack(panel, first, start, kernels);
-        for (p, row) in panel.chunks_exact_mut(nr).enumerate() {
-            let weight = weight(start + p, 0);
-            row.iter_mut().for_each(|x| *x *= weight);
+        match self.weights {
+            Weights::All(weight) if weight == T::one() => {}
+            Weights::All(weight) => blend(panel, panel.as_ptr(), weight, T::zero()),
+            Weights::Each(_) => {
+                for (p, row) in panel.chunks_exact_mut(nr).enumerate() {
+                    blend(row, row.as_ptr(), weight(start + p, 0), T::zero());
+                }
+            }
         }
         let mut piece = [T::zero(); PIECE];
         let depths = PIECE / nr;
@@ -357,16 +372,12 @@ impl<T: Element> Pack<T> for Weighted<'_, T> {
                 let (piece, start) = (&mut piece[..rows.len()], start + part * depths);
                 errors.pack(piece, first, start, kernels);
                 for (p, (row, more)) in rows.chunks_exact_mut(nr).zip(piece.chunks_exact(nr)).enumerate() {
-                    let weight = weight(start + p, label);
-                    row.iter_mut().zip(more).for_each(|(x, &e)| *x += weight * e);
+                    blend(row, more.as_ptr(), weight(start + p, label), T::one());
                 }
             }
         }
     }
 }
-
-/// Elements of a piece of a panel that is packed on the stack: at least one depth of the widest, in L1.
-pub(crate) const PIECE: usize = 1024;
 
 /// Operands one after the other along the depth.
 pub(crate) struct Stacked<'a, T>(pub(crate) &'a [&'a dyn Pack<T>]);

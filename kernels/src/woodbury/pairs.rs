@@ -1,48 +1,48 @@
 //! Inner products of the gradients of two batches, `<g_r, g'_s> = sum_tu (x_rt . x'_su) (e_rt . e'_su)`, a tile of rows at a time.
 //!
 //! ```text
-//! for each square of rows whose panels are packed at once                        bounds memory, not needed for speed
-//!     for each tile, on whichever thread is free
+//! for each window of the right batch's rows, packed at once                      a few hundred rows: bounds memory, whatever N
+//!     for each strip of the left batch's rows, on whichever thread is free       packed by its task, a slab at a time
 //!         xs = X X'^T of the tile,  es = E E'^T of the tile                      both in L2, finished before they meet
 //!         es = es * xs, entry by entry, summed over the positions of each pair of rows
 //!         sink(row of es), for each row
 //! ```
 
-use super::layer::{Block, Loader};
-use crate::conv::patches::Index;
+use super::layer::Block;
 use crate::element::Element;
 use crate::engine::kernels::Kernels;
 use crate::engine::pack::Pack;
 use crate::engine::slab::{Panels, Part, Slab};
-use crate::engine::{ALIGN, Buffers, PARALLEL_WORK, SIDES, TASKS, aligned, slabs_of};
+use crate::engine::{ALIGN, Buffers, LINE, PARALLEL_WORK, TASKS, WINDOW, aligned, slabs_of};
 use crate::par::Par;
 use core::ops::Range;
 use dyn_stack::{MemStack, StackReq};
 
-/// The least side of a tile in rows and positions. Two tiles and two slabs of the largest fit L2.
-pub(crate) const LEAST: usize = SIDES[SIDES.len() - 1];
-/// Rows whose panels are packed at once, unless all of up to twice as many.
-const PACKED_ROWS: usize = 1024;
+/// Rows and positions of a strip, and how many strips there must then be: each is packed once a window, and every panel of the window is read once a
+/// strip.
+const STRIPS: [(usize, usize); 3] = [(96, TASKS), (48, TASKS / 4), (LEAST, 0)];
+/// The least side of a tile in rows and positions.
+pub(crate) const LEAST: usize = 24;
+/// A window may have this part of all rows, packed, if that is more.
+const PART: usize = 4;
 /// Depths that a packing task takes.
 const STRETCH: usize = 512;
 
 /// One batch of a layer as operands with rows as indices.
+#[derive(Clone, Copy)]
 pub(crate) struct Half<'a, T: Element> {
-    x: Loader<'a, T>,
-    e: Loader<'a, T>,
+    /// Inputs and errors.
+    operands: [&'a dyn Pack<T>; 2],
     pub(crate) rows: usize,
     labels: usize,
     positions: usize,
 }
 
 impl<'a, T: Element> Half<'a, T> {
-    pub(crate) fn new(block: &Block<'a, T>) -> Self {
-        let (x, e) = (block.inputs(Index::Outputs), block.errors(Index::Outputs));
-        Half { x, e, rows: block.rows(), labels: block.labels, positions: block.positions }
-    }
-
-    fn operands(&self) -> [&dyn Pack<T>; 2] {
-        [&self.x, &self.e]
+    /// `operands` are [`Block::both`] of `block`, with rows as indices.
+    pub(crate) fn new<I: Element>(block: &Block<'_, I>, operands: &'a [impl Pack<T>; 2]) -> Self {
+        let operands = operands.each_ref().map(|operand| operand as &dyn Pack<T>);
+        Half { operands, rows: block.rows(), labels: block.labels, positions: block.positions }
     }
 
     /// Indices of inputs and errors that rows `rows` stand for.
@@ -54,32 +54,30 @@ impl<'a, T: Element> Half<'a, T> {
 
 /// Takes finished rows of pairs.
 pub(crate) trait Sink<T: Element>: Sync {
-    /// Adds the pairs of `row` with the rows from `first` on, of column `column` of tiles.
+    /// Adds the pairs of `row` with the rows from `first` on, of window `window`.
     ///
     /// # Safety
     /// One task at a time has the tile; all rows exist.
-    unsafe fn add(&self, row: usize, first: usize, column: usize, line: &[T], kernels: &Kernels<T>);
+    unsafe fn add(&self, row: usize, first: usize, window: usize, line: &[T], kernels: &Kernels<T>);
 }
 
-/// Blocks of rows of one side.
+/// Blocks of rows of one side: strips of the left, windows of the right.
 #[derive(Clone, Copy)]
 struct Cut {
     rows: usize,
     /// Rows of a block: whole datapoints and positions of at most a tile's side, or one row.
     per: usize,
+    /// Rows and positions of a tile.
+    side: usize,
     positions: usize,
     labels: usize,
-    /// Blocks packed at once.
-    square: usize,
 }
 
 impl Cut {
     fn new<T: Element>(half: &Half<'_, T>, side: usize) -> Cut {
         let per = (side / half.positions).clamp(1, half.rows);
-        let each = per * half.positions;
-        let all = half.rows * half.positions <= 2 * PACKED_ROWS;
-        let square = if all { half.rows.div_ceil(per) } else { (PACKED_ROWS / each).max(1) };
-        Cut { rows: half.rows, per, positions: half.positions, labels: half.labels, square }
+        let side = side.min(per * half.positions);
+        Cut { rows: half.rows, per, side, positions: half.positions, labels: half.labels }
     }
 
     fn blocks(&self) -> usize {
@@ -95,17 +93,10 @@ impl Cut {
         let datapoints = if self.labels == 1 { self.per } else { (self.per - 1) / self.labels + 2 };
         [datapoints, self.per].map(|rows| (rows * self.positions).div_ceil(nr))
     }
-
-    /// Squares of blocks along the side.
-    fn squares(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (blocks, square) = (self.blocks(), self.square);
-        (0..blocks).step_by(square).map(move |first| first..blocks.min(first + square))
-    }
 }
 
 /// How pairs are cut, by shape and instruction set alone.
 struct Plan {
-    side: usize,
     left: Cut,
     right: Cut,
     lower: bool,
@@ -117,61 +108,56 @@ struct Plan {
 
 impl Plan {
     fn new<T: Element>(left: &Half<'_, T>, right: Option<&Half<'_, T>>, kernels: &Kernels<T>) -> Plan {
-        let lower = right.is_none();
+        let (lower, nr) = (right.is_none(), kernels.nr);
         let right = right.unwrap_or(left);
-        let depths = left.operands().map(|operand| operand.depth());
+        let depths = left.operands.map(|operand| operand.depth());
+        let depth = (depths[0] + depths[1]).max(1);
         let positions = left.positions.saturating_mul(right.positions);
         let pairs = left.rows.saturating_mul(right.rows).saturating_mul(positions) / if lower { 2 } else { 1 };
-        let with_side = |side: usize| {
-            let (left, right) = (Cut::new(left, side), Cut::new(right, side));
-            Plan { side, left, right, lower, depths, nr: kernels.nr, work: pairs.saturating_mul(depths[0] + depths[1]) }
-        };
-        let largest = if size_of::<T>() > 4 { 1 } else { 0 };
-        let mut plan = with_side(SIDES[largest]);
-        for &side in &SIDES[largest..] {
-            if plan.tiles() >= TASKS || plan.work < PARALLEL_WORK {
-                break;
-            }
-            plan = with_side(side);
-        }
-        plan
-    }
-
-    fn tiles(&self) -> usize {
-        let (m, n) = (self.left.blocks(), self.right.blocks());
-        if self.lower { m * (m + 1) / 2 } else { m * n }
+        let indices = right.rows * right.positions;
+        let window = WINDOW.max(indices.saturating_mul(depth) / PART) / depth;
+        let window = window.clamp(LEAST, LINE / size_of::<T>());
+        // Even windows, of whole panels.
+        let window = indices.div_ceil(indices.div_ceil(window)).next_multiple_of(nr).min(LINE / size_of::<T>());
+        let strips = STRIPS.map(|(side, least)| (Cut::new(left, side), least));
+        let strip = strips.into_iter().find(|(cut, least)| cut.blocks() >= *least).unwrap_or(strips[0]).0;
+        let right = Cut::new(right, window);
+        Plan { left: strip, right, lower, depths, nr, work: pairs.saturating_mul(depth) }
     }
 
     fn par(&self, par: Par) -> Par {
-        par.at_most(if self.work < PARALLEL_WORK { 1 } else { self.tiles() })
+        par.at_most(if self.work < PARALLEL_WORK { 1 } else { self.left.blocks() })
     }
 
     /// Columns of a tile in memory.
     fn ld(&self) -> usize {
-        let widest = |cut: &Cut| (cut.per * cut.positions).min(self.side).next_multiple_of(self.nr);
-        widest(&self.right)
+        self.right.side.next_multiple_of(self.nr)
     }
 
     fn tile_len(&self) -> usize {
-        self.ld() * (self.left.per * self.left.positions).min(self.side)
+        self.ld() * self.left.side
     }
 
-    /// Elements of one block's panels of inputs, and of both.
-    fn block_lens(&self, cut: &Cut) -> [usize; 2] {
-        let panels = cut.panels(self.nr);
+    /// Elements of a strip's slab.
+    fn slab_len(&self) -> usize {
+        let deepest = slabs_of(0..self.depths[0].max(self.depths[1])).map(|slab| slab.len()).next().unwrap_or(0);
+        self.left.side.next_multiple_of(self.nr) * deepest
+    }
+
+    /// Elements of a window's panels of inputs, and of both.
+    fn window_lens(&self) -> [usize; 2] {
+        let panels = self.right.panels(self.nr);
         let x = panels[0] * self.nr * self.depths[0];
         [x, x + panels[1] * self.nr * self.depths[1]]
     }
 
-    /// Elements packed at once of each side; one is enough where all squares are the same.
-    fn packed(&self) -> [usize; 2] {
-        let len = |cut: &Cut| cut.square.min(cut.blocks()) * self.block_lens(cut)[1];
-        let one = self.lower && self.left.square >= self.left.blocks();
-        [len(&self.left), if one { 0 } else { len(&self.right) }]
+    /// The rows that have pairs with a window: of one batch with itself those not before it.
+    fn rows(&self, window: &Range<usize>) -> Range<usize> {
+        (if self.lower { window.start } else { 0 })..self.left.rows
     }
 }
 
-/// Columns of tiles.
+/// Windows of the right batch.
 pub(crate) fn columns<T: Element>(left: &Half<'_, T>, right: &Half<'_, T>, par: Par) -> usize {
     Plan::new(left, Some(right), T::kernels(par.isa())).right.blocks()
 }
@@ -188,8 +174,8 @@ pub(crate) fn depth<T: Element>(left: &Half<'_, T>, right: Option<&Half<'_, T>>,
 pub(crate) fn scratch<T: Element>(left: &Half<'_, T>, right: Option<&Half<'_, T>>, par: Par) -> StackReq {
     let plan = Plan::new(left, right, T::kernels(par.isa()));
     let req = |len: usize| StackReq::new_aligned::<T>(len, ALIGN);
-    let [l, r] = plan.packed();
-    StackReq::all_of(&[req(l), req(r), req(2 * plan.tile_len() * plan.par(par).degree())])
+    let degree = plan.par(par).degree();
+    StackReq::all_of(&[req(plan.window_lens()[1]), req(plan.slab_len() * degree), req(2 * plan.tile_len() * degree)])
 }
 
 /// Pairs of `left` with `right`, or with itself and then the lower triangle only. `stack` must hold [`scratch`].
@@ -204,139 +190,112 @@ pub(crate) fn run<T: Element>(
     let plan = Plan::new(left, right, kernels);
     let par = plan.par(par);
     par.enter(|| {
-        let [l, r] = plan.packed();
-        let (packed_left, stack) = aligned::<T>(stack, l);
-        let (packed_right, stack) = aligned::<T>(stack, r);
+        let (window, stack) = aligned::<T>(stack, plan.window_lens()[1]);
+        let (slabs, stack) = aligned::<T>(stack, plan.slab_len() * par.degree());
         let (tiles, _) = aligned::<T>(stack, 2 * plan.tile_len() * par.degree());
-        let (left_panels, right_panels) = (Buffers::new(packed_left, 1), Buffers::new(packed_right, 1));
+        let (window, slabs) = (Buffers::new(window, 1), Buffers::new(slabs, par.degree()));
         let tiles = Buffers::new(tiles, par.degree());
-        let job = Job { plan: &plan, left, right: right.unwrap_or(left), sink, kernels };
-        for rows in plan.left.squares() {
-            job.pack(job.left, &plan.left, rows.clone(), &left_panels, par);
-            for cols in plan.right.squares() {
-                let same = plan.lower && cols == rows;
-                if plan.lower && cols.start > rows.start {
-                    break;
-                }
-                if !same {
-                    job.pack(job.right, &plan.right, cols.clone(), &right_panels, par);
-                }
-                let panels = [&left_panels, if same { &left_panels } else { &right_panels }].map(Buffers::as_ptr);
-                let panels = Squares { rows: rows.clone(), cols: cols.clone(), panels };
-                let count = if same { rows.len() * (rows.len() + 1) / 2 } else { rows.len() * cols.len() };
-                par.for_each(count, &|worker, task| {
-                    let (i, j) = if same { triangle(rows.len(), task) } else { (task / cols.len(), task % cols.len()) };
-                    // SAFETY: one task at a time has this worker's number.
-                    job.tile(&panels, (rows.start + i, cols.start + j), unsafe { tiles.part(worker) });
-                });
-            }
+        let job = Job { plan: &plan, left, right: right.unwrap_or(left), window: &window, sink, kernels };
+        for j in 0..plan.right.blocks() {
+            let cols = plan.right.block(j);
+            job.pack(&cols, par);
+            let all = plan.rows(&cols);
+            let strips = all.len().div_ceil(plan.left.per);
+            par.for_each(strips, &|worker, task| {
+                // From the last on: those that meet the diagonal are shorter.
+                let first = all.start + (strips - 1 - task) * plan.left.per;
+                // SAFETY: one task at a time has this worker's number.
+                let memory = unsafe { (slabs.part(worker), tiles.part(worker)) };
+                job.tile(&(first..all.end.min(first + plan.left.per)), (j, &cols), memory);
+            });
         }
     });
 }
-
-/// Tile `index` of a triangle of `rows` rows, the longest first.
-fn triangle(rows: usize, mut index: usize) -> (usize, usize) {
-    let mut i = rows;
-    loop {
-        if index < i {
-            return (i - 1, index);
-        }
-        index -= i;
-        i -= 1;
-    }
-}
-
-/// Panels of two ranges of blocks.
-struct Squares<T> {
-    rows: Range<usize>,
-    cols: Range<usize>,
-    panels: [*const T; 2],
-}
-
-// SAFETY: panels are only read while tiles are computed.
-unsafe impl<T: Sync> Sync for Squares<T> {}
 
 struct Job<'a, T: Element> {
     plan: &'a Plan,
     left: &'a Half<'a, T>,
     right: &'a Half<'a, T>,
+    /// The right batch's window, packed.
+    window: &'a Buffers<T>,
     sink: &'a dyn Sink<T>,
     kernels: &'static Kernels<T>,
 }
 
 impl<T: Element> Job<'_, T> {
-    /// Packs the blocks `blocks` of one side.
-    fn pack(&self, half: &Half<'_, T>, cut: &Cut, blocks: Range<usize>, to: &Buffers<T>, par: Par) {
-        let (nr, panels, lens) = (self.plan.nr, cut.panels(self.plan.nr), self.plan.block_lens(cut));
-        let stretches = self.plan.depths.map(|depth| depth.div_ceil(STRETCH));
-        let each = panels[0] * stretches[0] + panels[1] * stretches[1];
-        par.for_each(blocks.len() * each, &|_, task| {
-            let (block, task) = (task / each, task % each);
+    /// Packs a window.
+    fn pack(&self, rows: &Range<usize>, par: Par) {
+        let plan = self.plan;
+        let (nr, panels, lens) = (plan.nr, plan.right.panels(plan.nr), plan.window_lens());
+        let stretches = plan.depths.map(|depth| depth.div_ceil(STRETCH));
+        par.for_each(panels[0] * stretches[0] + panels[1] * stretches[1], &|_, task| {
             let (side, task) = match task.checked_sub(panels[0] * stretches[0]) {
                 None => (0, task),
                 Some(task) => (1, task),
             };
             let (panel, start) = (task / stretches[side], task % stretches[side] * STRETCH);
-            let depth = self.plan.depths[side];
+            let depth = plan.depths[side];
             let end = depth.min(start + STRETCH);
-            let indices = &half.indices(&cut.block(blocks.start + block))[side];
+            let indices = &self.right.indices(rows)[side];
             let first = indices.start + panel * nr;
             if first >= indices.end {
                 return;
             }
-            let at = block * lens[1] + if side == 1 { lens[0] } else { 0 } + (panel * depth + start) * nr;
-            // SAFETY: this task's stretch of this panel, inside the memory of the blocks.
-            let memory = unsafe { core::slice::from_raw_parts_mut(to.as_mut_ptr().add(at), (end - start) * nr) };
-            half.operands()[side].pack(memory, first, start, self.kernels);
+            let at = if side == 1 { lens[0] } else { 0 } + (panel * depth + start) * nr;
+            // SAFETY: this task's stretch of this panel, inside the memory of the window.
+            let memory =
+                unsafe { core::slice::from_raw_parts_mut(self.window.as_mut_ptr().add(at), (end - start) * nr) };
+            self.right.operands[side].pack(memory, first, start, self.kernels);
         });
     }
 
-    /// All pairs of two blocks.
-    fn tile(&self, squares: &Squares<T>, (i, j): (usize, usize), tiles: &mut [T]) {
+    /// All pairs of a strip and a window, on or below the diagonal.
+    fn tile(&self, rows: &Range<usize>, (window, cols): (usize, &Range<usize>), (slabs, tiles): (&mut [T], &mut [T])) {
         let plan = self.plan;
-        let (rows, cols) = (plan.left.block(i), plan.right.block(j));
-        let blocks = [(i - squares.rows.start, &plan.left), (j - squares.cols.start, &plan.right)];
-        // A block's inputs, then its errors.
-        let panels = |at: usize, side: usize| {
-            let ((block, cut), [x, both]) = (blocks[at], plan.block_lens(blocks[at].1));
-            debug_assert!(block < cut.square);
-            squares.panels[at].wrapping_add(block * both + if side == 1 { x } else { 0 })
-        };
-        let [left, right] = [self.left.indices(&rows), self.right.indices(&cols)];
+        let cols = cols.start..if plan.lower { cols.end.min(rows.end) } else { cols.end };
+        let [left, right] = [self.left.indices(rows), self.right.indices(&cols)];
         let (xs, es) = tiles.split_at_mut(plan.tile_len());
-        let diagonal = plan.lower && i == j;
         // More than one stretch of positions only where a block is one row.
-        for p in (0..left[1].len()).step_by(plan.side) {
-            for q in (0..right[1].len()).step_by(plan.side) {
+        for p in (0..left[1].len()).step_by(plan.left.side) {
+            for q in (0..right[1].len()).step_by(plan.right.side) {
                 for (side, tile) in [&mut *xs, &mut *es].into_iter().enumerate() {
-                    let depth = plan.depths[side];
-                    let lens = [(p, &left[side]), (q, &right[side])].map(|(at, range)| plan.side.min(range.len() - at));
-                    let panels = [(0, p), (1, q)].map(|(at, from)| Panels {
-                        ptr: panels(at, side).wrapping_add(from * depth),
-                        step: plan.nr * depth,
-                        continued: false,
-                    });
-                    let part = if diagonal && plan.left.positions == 1 { Part::Lower(0) } else { Part::Full };
-                    self.product(tile, lens, depth, panels, part);
+                    let len = |at: usize, cut: &Cut, range: &Range<usize>| cut.side.min(range.len() - at);
+                    let lens = [len(p, &plan.left, &left[side]), len(q, &plan.right, &right[side])];
+                    // What lies above the diagonal is not computed where an index is a row, or a datapoint.
+                    let part = match plan.lower && plan.left.positions == 1 && right[side].end > left[side].start {
+                        true => Part::Lower(left[side].start - right[side].start),
+                        false => Part::Full,
+                    };
+                    self.product(tile, lens, (side, left[side].start + p, q), slabs, part);
                 }
-                self.combine((xs, es), (&rows, &cols), (p, q), (diagonal, j));
+                self.combine((xs, es), (rows, &cols), (p, q), window);
             }
         }
     }
 
-    /// One product of a tile, its depth by slabs.
-    fn product(&self, tile: &mut [T], [rows, cols]: [usize; 2], depth: usize, [l, r]: [Panels<T>; 2], part: Part) {
-        let plan = self.plan;
+    /// One product of a tile, of the left indices from `first` on with the window's from `q` on, its depth by slabs.
+    fn product(
+        &self,
+        tile: &mut [T],
+        [rows, cols]: [usize; 2],
+        (side, first, q): (usize, usize, usize),
+        memory: &mut [T],
+        part: Part,
+    ) {
+        let (plan, nr, depth) = (self.plan, self.plan.nr, self.plan.depths[side]);
         if depth == 0 {
             tile.fill(T::zero());
         }
+        let from = if side == 1 { plan.window_lens()[0] } else { 0 } + q * depth;
+        let window = self.window.as_ptr().wrapping_add(from);
         for depths in slabs_of(0..depth) {
-            let panels = |panels: Panels<T>| Panels {
-                ptr: panels.ptr.wrapping_add(depths.start * plan.nr),
-                continued: depths.end < depth,
-                ..panels
-            };
-            let slab = Slab { rows, cols, depth: depths.len(), left: panels(l), right: panels(r), part };
+            for (panel, memory) in memory.chunks_exact_mut(nr * depths.len()).take(rows.div_ceil(nr)).enumerate() {
+                self.left.operands[side].pack(memory, first + panel * nr, depths.start, self.kernels);
+            }
+            let left = Panels { ptr: memory.as_ptr(), step: nr * depths.len(), continued: false };
+            let right =
+                Panels { ptr: window.wrapping_add(depths.start * nr), step: nr * depth, continued: depths.end < depth };
+            let slab = Slab { rows, cols, depth: depths.len(), left, right, part };
             // SAFETY: the panels hold these depths; a tile has room for whole panels of columns.
             unsafe { slab.add(tile.as_mut_ptr(), plan.ld(), depths.start == 0, self.kernels) };
         }
@@ -348,16 +307,16 @@ impl<T: Element> Job<'_, T> {
         (xs, es): (&mut [T], &mut [T]),
         (rows, cols): (&Range<usize>, &Range<usize>),
         (p, q): (usize, usize),
-        (diagonal, column): (bool, usize),
+        window: usize,
     ) {
         let (ld, kernels) = (self.plan.ld(), self.kernels);
         let [lc, rc] = [self.left.labels, self.right.labels];
         // Positions of a row in this stretch.
-        let stretch = |half: &Half<'_, T>, at: usize| self.plan.side.min(half.positions - at);
-        let (lt, rt) = (stretch(self.left, p), stretch(self.right, q));
-        let mut line = [T::zero(); SIDES[0]];
+        let stretch = |cut: &Cut, at: usize| cut.side.min(cut.positions - at);
+        let (lt, rt) = (stretch(&self.plan.left, p), stretch(&self.plan.right, q));
+        let mut line = [T::zero(); LINE / size_of::<f32>()];
         for r in rows.clone() {
-            let count = if diagonal { r + 1 - cols.start } else { cols.len() };
+            let count = if self.plan.lower { cols.len().min(r + 1 - cols.start) } else { cols.len() };
             let (e_row, x_row) = (r - rows.start, r / lc - rows.start / lc);
             let x_col = |s: usize| (cols.start + s) / rc - cols.start / rc;
             if lt == 1 && rt == 1 {
@@ -372,7 +331,7 @@ impl<T: Element> Job<'_, T> {
                 // SAFETY: the kernels belong to an ISA this CPU has; both hold `count` elements.
                 unsafe { (kernels.multiply)(e.as_mut_ptr(), factors, count) };
                 // SAFETY: this task has the tile.
-                unsafe { self.sink.add(r, cols.start, column, &e[..count], kernels) };
+                unsafe { self.sink.add(r, cols.start, window, &e[..count], kernels) };
                 continue;
             }
             for (s, sum) in line[..count].iter_mut().enumerate() {
@@ -385,7 +344,7 @@ impl<T: Element> Job<'_, T> {
                 }
             }
             // SAFETY: this task has the tile.
-            unsafe { self.sink.add(r, cols.start, column, &line[..count], kernels) };
+            unsafe { self.sink.add(r, cols.start, window, &line[..count], kernels) };
         }
     }
 }

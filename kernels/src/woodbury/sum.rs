@@ -61,7 +61,7 @@ pub fn sum<T: Element>(
                 };
                 // SAFETY: shapes were checked.
                 let epilogue = unsafe { StoreFrom::new(out, base, blend) };
-                Engine::product(left, right, &epilogue, par).run(stack);
+                Engine::windowed(left, right, &epilogue, par).run(stack);
             }
         };
         match &more {
@@ -98,7 +98,7 @@ pub fn scratch<T: Element>(layer: &Layer<'_, T>, second: Option<&Layer<'_, T>>, 
     let ([o, i, k], streamed) = sizes(layer, second);
     let each = |m, n| match streamed {
         true => engine::streamed_scratch::<T>(m, n, k, par),
-        false => engine::scratch::<T>(m, n, k, false, par),
+        false => engine::windowed_scratch::<T>(m, n, k, par),
     };
     each(o, i).or(each(i, o))
 }
@@ -108,7 +108,7 @@ pub fn depth<T: Element>(layer: &Layer<'_, T>, second: Option<&Layer<'_, T>>, pa
     let ([o, i, k], streamed) = sizes(layer, second);
     let each = |m, n| match streamed {
         true => engine::streamed_depth::<T>(m, n, k, par),
-        false => engine::depth::<T>(m, n, k, false, par),
+        false => engine::windowed_depth::<T>(m, n, k, par),
     };
     each(o, i).max(each(i, o)) + 1 + layer.labels().max(second.map_or(0, Layer::labels))
 }

@@ -274,7 +274,7 @@ pub struct Woodbury {
     pub lambda: f64,
     /// Roundings of a term in each of the three sums, those of `1/sqrt N` and of sums over layers among them.
     pub depths: [usize; 3],
-    /// The format of the sums, and that of the system.
+    /// The format of the first and the last sum, and that of the system, whose own sum the second is.
     pub formats: [Format; 2],
 }
 
@@ -298,7 +298,8 @@ impl Woodbury {
     /// `(F + lambda I) G = G (K + lambda I)` turns the first term of the residual into `-G rho / lambda`.
     pub fn errors(&self, u: f64, u_abs: f64) -> Option<WoodburyErrors> {
         let Woodbury { norm, magnitude: m, rows, lambda, depths, formats: [format, system] } = *self;
-        let [d1, d2, d3] = depths.map(|depth| format.gamma(depth + 4));
+        let [d1, d3] = [depths[0], depths[2]].map(|depth| format.gamma(depth + 4));
+        let d2 = system.gamma(depths[1] + 4);
         let trace = norm * norm + rows as f64 * lambda;
         let solve = system.gamma(3 * rows + 1);
         let d = d2 * (m * m + lambda) + solve / (1.0 - solve) * (trace + d2 * m * m);
