@@ -112,14 +112,14 @@ const FAULTS: [Fault; 12] = [
     Fault {
         what: "the pivot's row is divided by it once more",
         probe: INVERSE,
-        file: "damped_inverse.cu",
+        file: "damped_inverse.cuh",
         from: "if (i > k) x[a][kb] /= pivot;",
         to: "if (i >= k) x[a][kb] /= pivot;",
     },
     Fault {
         what: "a column is used before it is published",
         probe: INVERSE,
-        file: "damped_inverse.cu",
+        file: "damped_inverse.cuh",
         from: "columns[i] = i > k ? x[a][kb] : T(0);\n                    }\n                }\n                synchronize<G>();",
         to: "columns[i] = i > k ? x[a][kb] : T(0);\n                    }\n                }",
     },
