@@ -7,6 +7,7 @@ use foof::convolution::{
 };
 use foof::covariance::FactorOptions;
 use foof::inverse::{DampedInverse, damped_inverse, damped_inverse_scratch, damped_inverses, damped_inverses_scratch};
+use foof::laplace::{Laplace, Prior};
 use foof::layer::Layer;
 use foof::optim::{
     Ekfac, EkfacOptions, Foof, FoofOptions, Gradient, Kfac, KfacDamping, KfacOptions, Observation, Optimizer,
@@ -16,7 +17,7 @@ use foof::product::{product, product_scratch};
 use foof::woodbury::{
     Direction, LayerBatch, Refinement, Woodbury, WoodburyOptions, natural_gradient, natural_gradient_scratch,
 };
-use foof::{Blend, Error, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq, Triangle, View, ViewMut};
+use foof::{Blend, Error, MatMut, MatRef, MemBuffer, MemStack, Par, Sampler, StackReq, Triangle, View, ViewMut};
 use foof_oracle::{Dense, Random};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -276,6 +277,33 @@ fn natural_gradients(par: Par) -> [usize; 2] {
     [whole, count(|| again(&mut memory))]
 }
 
+/// Allocations of samples of a posterior, three at a time: a convolution, a layer that shares weights.
+fn posterior_samples(par: Par) -> usize {
+    let conv = Conv::new(4, 4, [Axis::new(8, 3).padding(1), Axis::new(8, 3).padding(1)]).expect("a convolution");
+    let shared = Layer::dense(20, 8).and_then(|layer| layer.with_positions(3)).expect("a layer").with_bias();
+    let layers = [Layer::conv(conv), shared];
+    let mut random = Random::new(6);
+    let tensors = [[256, 256], [60, 24]].map(|lens| lens.map(|len| values(&mut random, [10, len])));
+    let images = [0, 1].map(|side| View::new(&tensors[0][side], [10, 4, 8, 8]).expect("the shape"));
+    let rows = [(0, 20), (1, 8)].map(|(side, d)| MatRef::new(&tensors[1][side], [30, d]).expect("the shape"));
+    let seen = [Observation::new(images[0]).with_errors(images[1]), Observation::new(rows[0]).with_errors(rows[1])];
+    let priors = [1.0, 0.5].map(|variance| Prior::Isotropic { variance });
+    let laplace = Laplace::<f32>::new(&layers, &priors, &seen, [10, 1], par).expect("definite");
+    let shapes = layers.map(|layer| layer.weight_shape());
+    let mut out: Vec<Vec<f32>> = (0..6).map(|at| vec![0.0; shapes[at % 2].iter().product()]).collect();
+    let mean = out[..2].to_vec();
+    let mean = [0, 1].map(|l| MatRef::new(&mean[l], shapes[l]).expect("the shape"));
+    let parts = out.iter_mut().enumerate().map(|(at, out)| MatMut::new(out, shapes[at % 2]).expect("the shape"));
+    let mut parts: Vec<_> = parts.collect();
+    let mut memory = MemBuffer::new(laplace.samples_scratch(3));
+    let mut sampler = Sampler::new(1);
+    let mut draw = || {
+        laplace.samples(&mut parts, &mean, &mut sampler, MemStack::new(&mut memory)).expect("shapes agree");
+    };
+    draw();
+    count(draw)
+}
+
 /// One test, so that no other runs beside it.
 #[test]
 fn steady_state_allocates_nothing() {
@@ -316,6 +344,7 @@ fn steady_state_allocates_nothing() {
                 (kernels(par), convolutions(par), foof, kfac, exact, ekfac)
             });
             assert_eq!(pool.install(|| natural_gradients(par)), [0; 2], "{what}: natural gradients");
+            assert_eq!(pool.install(|| posterior_samples(par)), 0, "{what}: samples of a posterior");
             assert_eq!(kernels, [0; 3], "{what}: product, inverse, list of inverses");
             assert_eq!(convolutions, [0; 5], "{what}: products and factors of a convolution");
             assert_eq!(foof, [0, 0], "{what}: FOOF");

@@ -3,7 +3,7 @@
 use crate::axes::{axes, kinds};
 use crate::problem::{Problem, Request};
 use foof_kernels::Triangle;
-use foof_kernels::conv::{Axis, Conv, FeatureOrder};
+use foof_kernels::conv::{Conv, FeatureOrder};
 use foof_oracle::Random;
 
 const ORDERS: [FeatureOrder; 2] = [FeatureOrder::ChannelTaps, FeatureOrder::TapsChannel];

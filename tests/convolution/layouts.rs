@@ -1,9 +1,8 @@
 //! Layouts and types of images, layouts of outputs, triangles and blends: integers bit for bit, nothing else read or written.
 
 use crate::axes::convolutions;
-use crate::problem::{Images, Problem, Request, assert_exact_for_every_type, padded};
+use crate::problem::{Images, Problem, Request, assert_exact_for_every_type};
 use foof_kernels::Triangle;
-use foof_kernels::conv::{Axis, Conv, FeatureOrder};
 use foof_oracle::Random;
 use foof_oracle::layout::Layout;
 

@@ -263,8 +263,8 @@ impl fmt::Display for Plan {
             Form::Plain => {}
             Form::Pixels(cut) | Form::Unfold(cut) => write!(f, "; {} tiles in {} chunks", cut.tiles, cut.chunks)?,
             Form::Correlation(tables) => {
-                let (sums, items, partials) = (tables.sums.len(), tables.items.len(), tables.partials);
-                write!(f, "; {sums} sums, {items} items, {partials} partial sums")?;
+                let (sums, tiles, items) = (tables.sums.len(), tables.tiles(), tables.items.len());
+                write!(f, "; {sums} sums, {tiles} tiles in {items} items")?;
             }
         }
         if self.conv.bias() == Bias::With {

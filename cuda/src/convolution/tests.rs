@@ -139,7 +139,7 @@ fn items_cover_tiles_and_positions() {
         let width = conv.in_channels().next_multiple_of(4);
         let tables = Tables::new(&Classes::new(&conv, 2, 2), 9, width, side, n).expect("tables");
         let mut written = vec![0; tables.partials];
-        let mut covered: HashMap<(u32, [u32; 2]), Vec<(u64, u64)>> = HashMap::new();
+        let mut covered: HashMap<_, Vec<(u64, u64)>> = HashMap::new();
         for item in &tables.items {
             written[item.partial as usize] += 1;
             let sum = &tables.sums[item.sum as usize];

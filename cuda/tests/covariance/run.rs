@@ -27,16 +27,19 @@ pub fn plain<T: Element>(blend: Blend<T>) -> Spec<T> {
     }
 }
 
-/// Row-major, at an address and with steps that are multiples of 16 bytes, and a gap between datapoints: read in vectors.
+/// Row-major, at an address and with steps that are multiples of 16 bytes, and a gap between datapoints: read in vectors. Memory ends with the last
+/// element, which a sanitizer watches.
 pub fn padded<I: Number>(values: &[f64], [n, t, d]: [usize; 3]) -> Buffer<I, 3> {
     let step = d.next_multiple_of(8);
     let strides = [(t + 1) * step, step, 1].map(|s| s as isize);
     let from = Buffer::<I, 3>::embed(values, [n, t, d], Layout::RowMajor);
     let poison = foof_oracle::layout::poison();
-    let mut to = Buffer { data: vec![poison; n * (t + 1) * step + 8], offset: 0, shape: [n, t, d], strides };
-    for (place, value) in to.places().into_iter().zip(from.elements()) {
+    let mut to = Buffer { data: vec![poison; n * (t + 1) * step], offset: 0, shape: [n, t, d], strides };
+    let places = to.places();
+    for (&place, value) in places.iter().zip(from.elements()) {
         to.data[place] = value;
     }
+    to.data.truncate(places.last().map_or(0, |last| last + 1));
     to
 }
 
