@@ -78,8 +78,8 @@ const FAULTS: [Fault; 9] = [
         what: "one position too few",
         probe: CONVOLUTION,
         file: "conv_correlate.cu",
-        from: "inside && from + k < count",
-        to: "inside && from + k + 1 < count",
+        from: "exists[e] = from + depth(e) < count;",
+        to: "exists[e] = from + depth(e) + 1 < count;",
     },
     Fault {
         what: "a pixel is packed before it is read",
