@@ -6,8 +6,8 @@
 //!   B: b00 b01 ..   b10 b11 ..
 //! ```
 //!
-//! Where the entries of a row, or of a column, follow one another, squares of LANES go through registers, four columns of a square to one
-//! block of the buffer; with other strides they are first copied to where they do.
+//! Where the entries of a row, or of a column, follow one another, four of them from every matrix go through registers to one block of the buffer;
+//! other strides go entry by entry.
 
 mod write;
 
