@@ -13,40 +13,59 @@ struct ConvCorrelateParams {
     void* partials;
     long long group_step;  // elements of the images
     long long phase_step;
-    long long image_step;
     long long partials_step; // elements of a group's partial sums
-    int steps[3];          // along z, y, x
+    int steps[4];          // from an image to the next, and along z, y, x
     int width;             // channels of a class
 };
 static_assert(sizeof(ConvCorrelateParams) == 80, "as in Rust");
 
-// One side's columns of a tile at an item's positions.
-template <class T> struct ShiftedPixels {
-    const T* base;       // this thread's vector at the item's first image, position 0
+enum { LEFT, RIGHT };
+
+// Where this thread's positions of a stage lie: both sides read at the same offsets, each from its own base.
+template <class Tile> struct Positions {
+    using T = typename Tile::Stage;
+    static constexpr int LENGTH = 16 / sizeof(T), ROW = Tile::side / LENGTH, APART = Tile::threads / ROW, COUNT = Tile::depth / APART;
+    static_assert(Tile::threads % ROW == 0 && Tile::depth % APART == 0, "a thread has one vector of some depths");
     const ConvSum& sum;
     const ConvCorrelateParams& p;
-    unsigned first;
+    unsigned first; // of the item
     int count;
-    bool inside;         // whether this thread's vector is one of the sum's
+    long long offset[COUNT];
+    bool exists[COUNT];
 
-    template <class Tile> __device__ __forceinline__ void load(T* stage, int from) const {
-        constexpr int LENGTH = 16 / sizeof(T), ROW = Tile::side / LENGTH;
-        static_assert(Tile::threads % ROW == 0, "a thread has one vector of each depth");
-        const int i = threadIdx.x % ROW * LENGTH;
+    __device__ __forceinline__ static int depth(int e) { return threadIdx.x / ROW + e * APART; }
+    __device__ __forceinline__ static int column() { return threadIdx.x % ROW * LENGTH; }
+
+    __device__ __forceinline__ void move_to(int from) {
 #pragma unroll
-        for (int k = threadIdx.x / ROW; k < Tile::depth; k += Tile::threads / ROW) {
-            const unsigned position = first + from + k;
+        for (int e = 0; e < COUNT; e++) {
+            const unsigned position = first + from + depth(e);
             const unsigned line = sum.lengths[2].divide(position), x = position - line * sum.lengths[2].divisor;
             const unsigned plane = sum.lengths[1].divide(line), y = line - plane * sum.lengths[1].divisor;
             const unsigned image = sum.lengths[0].divide(plane), z = plane - image * sum.lengths[0].divisor;
-            const bool exists = inside && from + k < count;
-            const T* at = base + image * p.image_step + ((int)z * p.steps[0] + (int)y * p.steps[1] + (int)x * p.steps[2]);
-            cp_async16(stage + k * Tile::lead + i, exists ? at : base, exists ? 16 : 0);
+            offset[e] = (long long)(int)image * p.steps[0] + ((int)z * p.steps[1] + (int)y * p.steps[2] + (int)x * p.steps[3]);
+            exists[e] = from + depth(e) < count;
         }
     }
 };
 
-enum { LEFT, RIGHT };
+// One side's columns of a tile. The left side is loaded first, and moves both.
+template <class Tile, int SIDE> struct ShiftedPixels {
+    using At = Positions<Tile>;
+    const typename Tile::Stage* base; // this thread's vector at the item's first image, position 0
+    bool inside;                      // whether it is one of the sum's
+    At& at;
+
+    template <class> __device__ __forceinline__ void load(typename Tile::Stage* stage, int from) const {
+        if (SIDE == LEFT) {
+            at.move_to(from);
+        }
+#pragma unroll
+        for (int e = 0; e < At::COUNT; e++) {
+            cp_async16(stage + At::depth(e) * Tile::lead + At::column(), base + at.offset[e], inside && at.exists[e] ? 16 : 0);
+        }
+    }
+};
 
 template <class Tile> __device__ __forceinline__ void conv_correlate(const ConvCorrelateParams& p) {
     using T = typename Tile::Stage;
@@ -54,21 +73,24 @@ template <class Tile> __device__ __forceinline__ void conv_correlate(const ConvC
     SHARED(unsigned char, shared);
     const ConvItem item = p.items[blockIdx.x];
     const ConvSum sum = p.sums[item.sum];
-    auto pixels = [&](int side) {
-        constexpr int LENGTH = 16 / sizeof(T), ROW = Tile::side / LENGTH;
-        const int at = (int)item.tile[side] * Tile::side + (int)(threadIdx.x % ROW) * LENGTH;
+    using At = Positions<Tile>;
+    At at{sum, p, item.first, (int)item.count, {}, {}};
+    auto base = [&](int side, bool& inside) {
+        const int column = (int)item.tile[side] * Tile::side + At::column();
         const int* sample = side == LEFT ? sum.left : sum.right;
-        const int row_class = at / p.width, channel = at % p.width;
-        const int shift = side == LEFT ? -row_class * p.steps[1] : row_class * p.steps[2];
-        const bool inside = at < (int)sum.size[side];
-        const int place = sample[0] * p.steps[0] + sample[1] * p.steps[1] + sample[2] * p.steps[2] + channel + shift;
-        const T* base = (const T*)p.images + blockIdx.y * p.group_step + sum.phases[side] * p.phase_step + item.image * p.image_step;
-        return ShiftedPixels<T>{inside ? base + place : (const T*)p.images, sum, p, item.first, (int)item.count, inside};
+        const int number = column / p.width, channel = column % p.width;
+        const int shift = side == LEFT ? -number * p.steps[2] : number * p.steps[3];
+        inside = column < (int)sum.size[side];
+        const int place = sample[0] * p.steps[1] + sample[1] * p.steps[2] + sample[2] * p.steps[3] + channel + shift;
+        const T* first = (const T*)p.images + blockIdx.y * p.group_step + sum.phases[side] * p.phase_step;
+        return first + ((long long)item.image * p.steps[0] + place);
     };
+    bool in_left, in_right;
+    const T *left = base(LEFT, in_left), *right = base(RIGHT, in_right);
     const bool same = sum.tile_columns == 0 && item.tile[LEFT] == item.tile[RIGHT];
     Tile tile;
     tile.clear();
-    multiply(tile, pixels(LEFT), pixels(RIGHT), same, (int)item.count, (T*)shared);
+    multiply(tile, ShiftedPixels<Tile, LEFT>{left, in_left, at}, ShiftedPixels<Tile, RIGHT>{right, in_right, at}, same, (int)item.count, (T*)shared);
     Value* finished = (Value*)shared;
     to_shared(tile, finished);
     to_slot<Tile>(finished, (Value*)p.partials + blockIdx.y * p.partials_step + (long long)item.partial * (Tile::side * Tile::side));

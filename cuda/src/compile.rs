@@ -20,22 +20,24 @@ pub struct Source {
 }
 
 /// The headers that sources include.
-pub const HEADERS: [Source; 5] = [
+pub const HEADERS: [Source; 6] = [
     Source { file: "prelude.cuh", text: include_str!("../kernels/prelude.cuh") },
     Source { file: "load.cuh", text: include_str!("../kernels/load.cuh") },
     Source { file: "tile.cuh", text: include_str!("../kernels/tile.cuh") },
     Source { file: "epilogue.cuh", text: include_str!("../kernels/epilogue.cuh") },
     Source { file: "conv.cuh", text: include_str!("../kernels/conv.cuh") },
+    Source { file: "damped_inverse.cuh", text: include_str!("../kernels/damped_inverse.cuh") },
 ];
 
 /// Every source.
-pub const SOURCES: [&Source; 6] = [
+pub const SOURCES: [&Source; 7] = [
     &crate::peak::SOURCE,
     &crate::covariance::SOURCE,
     &crate::convolution::SOURCE,
     &crate::convolution::CORRELATE,
     &crate::convolution::UNFOLD,
     &crate::inverse::SOURCE,
+    &crate::inverse::LARGE,
 ];
 
 /// What is compiled for, and in which form.

@@ -1,4 +1,4 @@
-//! Damped inverses of batches: launchers of `damped_inverse.cu`.
+//! Damped inverses of batches: launchers of `damped_inverse.cu` and `damped_inverse_large.cu`.
 
 use crate::compile::Source;
 use crate::device::Kernel;
@@ -14,8 +14,10 @@ use foof_kernels::{Element, Triangle};
 
 pub(crate) static SOURCE: Source =
     Source { file: "damped_inverse.cu", text: include_str!("../kernels/damped_inverse.cu") };
+pub(crate) static LARGE: Source =
+    Source { file: "damped_inverse_large.cu", text: include_str!("../kernels/damped_inverse_large.cu") };
 
-/// `Params` of `damped_inverse.cu`.
+/// `Params` of `damped_inverse.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Params {
@@ -68,7 +70,7 @@ impl Rung {
 
 /// `side²` threads hold a matrix of up to `side * entries` rows, `entries²` entries each.
 struct Registers {
-    kernel: &'static str,
+    kernel: Kernel,
     side: usize,
     entries: usize,
     /// Threads of a block, with a matrix for each `side²`.
@@ -77,7 +79,7 @@ struct Registers {
 
 impl Registers {
     const fn new(kernel: &'static str, side: usize, entries: usize, threads: usize) -> Registers {
-        Registers { kernel, side, entries, threads }
+        Registers { kernel: Kernel { source: &SOURCE, name: kernel }, side, entries, threads }
     }
 
     fn order(&self) -> usize {
@@ -90,14 +92,19 @@ impl Registers {
 }
 
 /// In ascending order; as the kernels at the end of the source.
-const GRIDS_F32: [Registers; 5] = [
+static GRIDS_F32: [Registers; 5] = [
     Registers::new("damped_inverse_registers16_f32", 4, 4, 128),
     Registers::new("damped_inverse_registers32_f32", 4, 8, 64),
     Registers::new("damped_inverse_registers64_f32", 8, 8, 64),
     Registers::new("damped_inverse_registers128_f32", 16, 8, 256),
-    Registers::new("damped_inverse_registers256_f32", 16, 16, 256),
+    Registers {
+        kernel: Kernel { source: &LARGE, name: "damped_inverse_registers256_f32" },
+        side: 16,
+        entries: 16,
+        threads: 256,
+    },
 ];
-const GRIDS_F64: [Registers; 4] = [
+static GRIDS_F64: [Registers; 4] = [
     Registers::new("damped_inverse_registers16_f64", 4, 4, 128),
     Registers::new("damped_inverse_registers32_f64", 4, 8, 64),
     Registers::new("damped_inverse_registers64_f64", 8, 8, 64),
@@ -115,7 +122,7 @@ fn grids<T>() -> &'static [Registers] {
 /// A launch, but for the size of the batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Geometry {
-    kernel: &'static str,
+    kernel: Kernel,
     threads: usize,
     /// Matrices of a block.
     matrices: usize,
@@ -133,7 +140,8 @@ impl Geometry {
                 // The triangle, the pivots' roots, a row; after a failure an int of each thread.
                 let elements = triangle.checked_add(2 * n)?;
                 let shared = elements.checked_mul(size_of::<T>())?.max(threads * size_of::<i32>());
-                let kernel = if is_f32::<T>() { "damped_inverse_block_f32" } else { "damped_inverse_block_f64" };
+                let name = if is_f32::<T>() { "damped_inverse_block_f32" } else { "damped_inverse_block_f64" };
+                let kernel = Kernel { source: &SOURCE, name };
                 Some(Geometry { kernel, threads, matrices: 1, shared })
             }
             Rung::Registers => {
@@ -230,11 +238,11 @@ pub fn damped_inverse_by<T: Element>(
         }
     }
     let grid = Grid { blocks: [blocks as u32, 1, 1], threads: geometry.threads as u32, shared: geometry.shared as u32 };
-    scratch.statuses.report(stream, geometry.kernel, batch, |status| {
+    scratch.statuses.report(stream, geometry.kernel.name, batch, |status| {
         (params.records, params.failures) = (status.records, status.failures);
         // SAFETY: Params is the kernel's, of the same element type; every matrix of the views has its place in the batch; records has `batch` elements, a
         // block the shared memory that the geometry counts.
-        unsafe { stream.launch(Kernel { source: &SOURCE, name: geometry.kernel }, grid, &params) }
+        unsafe { stream.launch(geometry.kernel, grid, &params) }
     })
 }
 
@@ -273,6 +281,7 @@ mod tests {
             let geometry = Geometry::new::<f32>(Rung::Registers, n).expect("of registers");
             let order: usize = geometry
                 .kernel
+                .name
                 .trim_start_matches("damped_inverse_registers")
                 .trim_end_matches("_f32")
                 .parse()

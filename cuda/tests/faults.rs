@@ -38,7 +38,7 @@ struct Fault {
     to: &'static str,
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 12] = [
     Fault {
         what: "a stage is multiplied before all threads have filled it, and filled before all have multiplied it",
         probe: COVARIANCE,
@@ -78,8 +78,29 @@ const FAULTS: [Fault; 9] = [
         what: "one position too few",
         probe: CONVOLUTION,
         file: "conv_correlate.cu",
-        from: "inside && from + k < count",
-        to: "inside && from + k + 1 < count",
+        from: "exists[e] = from + depth(e) < count;",
+        to: "exists[e] = from + depth(e) + 1 < count;",
+    },
+    Fault {
+        what: "a transposed block is read as it lies",
+        probe: CONVOLUTION,
+        file: "conv_covariance.cu",
+        from: "(pair.transposed ? column + d : row + c)",
+        to: "(row + c)",
+    },
+    Fault {
+        what: "the last sum of a window is left out",
+        probe: CONVOLUTION,
+        file: "conv_covariance.cu",
+        from: "x < pair.counts[2]; x++",
+        to: "x + 1 < pair.counts[2]; x++",
+    },
+    Fault {
+        what: "a block of taps is written before it is there",
+        probe: CONVOLUTION,
+        file: "conv_covariance.cu",
+        from: "__syncthreads();\n    // Columns in the output's order.",
+        to: "// Columns in the output's order.",
     },
     Fault {
         what: "a pixel is packed before it is read",
@@ -91,14 +112,14 @@ const FAULTS: [Fault; 9] = [
     Fault {
         what: "the pivot's row is divided by it once more",
         probe: INVERSE,
-        file: "damped_inverse.cu",
+        file: "damped_inverse.cuh",
         from: "if (i > k) x[a][kb] /= pivot;",
         to: "if (i >= k) x[a][kb] /= pivot;",
     },
     Fault {
         what: "a column is used before it is published",
         probe: INVERSE,
-        file: "damped_inverse.cu",
+        file: "damped_inverse.cuh",
         from: "columns[i] = i > k ? x[a][kb] : T(0);\n                    }\n                }\n                synchronize<G>();",
         to: "columns[i] = i > k ? x[a][kb] : T(0);\n                    }\n                }",
     },

@@ -137,7 +137,7 @@ fn work(job: Job, way: Way, stream: &Stream) -> Result<(Work, Option<f64>), Box<
         }
         Job::ConvCovariance { images, triangle } => {
             let (n, conv) = (images.n, images.conv());
-            let (shape, features) = (conv.input_shape(n), conv.features());
+            let (shape, features) = ([n, images.c, images.h, images.h], conv.features());
             let out_shape = [conv.groups(), features, features];
             let x = Buffer::from_host(&stream, &uniform(shape.iter().product(), 1))?;
             let mut out = Buffer::<f32>::zeros(&stream, out_shape.iter().product())?;
@@ -203,7 +203,7 @@ pub fn measure(filter: &str, repeats: usize, tiny: bool) -> Result<Report, Box<d
         tensor_f64_gflops: giga(Unit::TensorF64)?,
         copy_gbytes: peak::bandwidth(&stream, effort)? / 1e9,
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut failed) = (Vec::new(), 0);
     for job in jobs(tiny) {
         for &way in Way::all(job) {
             let kernel = format!("{}{}", job.kernel(), way.suffix());
@@ -226,10 +226,13 @@ pub fn measure(filter: &str, repeats: usize, tiny: bool) -> Result<Report, Box<d
                     row.of_copy = Some(bytes(job) / row.seconds / 1e9 / limits.copy_gbytes);
                     rows.push(row);
                 }
-                Err(error) => eprintln!("roofline: {kernel} {}: {error}", job.shape()),
+                Err(error) => {
+                    eprintln!("roofline: {kernel} {}: {error}", job.shape());
+                    failed += 1;
+                }
             }
         }
     }
     let isa = format!("{}, {}", device.name(), device.arch());
-    Ok(Report { peak_gflops, threads: 1, isa, limits: Some(limits), rows })
+    Ok(Report { peak_gflops, threads: 1, isa, limits: Some(limits), rows, failed })
 }

@@ -168,7 +168,8 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         report.merge(peers);
     }
     print!("{}", report.table());
-    args.json.as_deref().map_or(Ok(()), |path| report.write(path))
+    args.json.as_deref().map_or(Ok(()), |path| report.write(path))?;
+    if report.failed > 0 { Err(format!("{} rows could not be measured", report.failed).into()) } else { Ok(()) }
 }
 
 fn measure_cpu(args: &Args, filter: &str, peers: Option<&Peers>) -> Result<Report, Box<dyn Error>> {
@@ -186,8 +187,14 @@ fn measure_cpu(args: &Args, filter: &str, peers: Option<&Peers>) -> Result<Repor
 
 fn measure(plans: &[Plan], threads: usize, repeats: usize) -> Report {
     let par = Par::threads(threads);
-    let mut report =
-        Report { peak_gflops: 0.0, threads, isa: par.isa().name().to_owned(), limits: None, rows: Vec::new() };
+    let mut report = Report {
+        peak_gflops: 0.0,
+        threads,
+        isa: par.isa().name().to_owned(),
+        limits: None,
+        rows: Vec::new(),
+        failed: 0,
+    };
     let style = ProgressStyle::with_template("[{pos}/{len}] {bar:30} {elapsed} {msg}").expect("a valid template");
     let bar = ProgressBar::new(plans.len() as u64).with_style(style);
     let (mut peak, mut lowest) = (0.0f64, f64::INFINITY);

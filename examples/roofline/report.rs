@@ -21,6 +21,9 @@ pub struct Report {
     pub limits: Option<Limits>,
     /// One for each job, then one for each comparison of thread counts.
     pub rows: Vec<Row>,
+    /// Rows that could not be measured, and were said to be.
+    #[serde(skip)]
+    pub failed: usize,
 }
 
 /// Rates of a device, measured.

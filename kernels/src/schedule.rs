@@ -68,6 +68,15 @@ impl<I> Items<I> {
     }
 }
 
+/// Whether threads can share a matrix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Threads {
+    /// All may work on one, of those that would outlast all others.
+    All,
+    /// Each matrix is worked on by one.
+    One,
+}
+
 /// What is done to the items of a list.
 pub struct Job<'f, I> {
     /// The size of an item's matrix.
@@ -76,6 +85,8 @@ pub struct Job<'f, I> {
     pub together: &'f (dyn Fn(usize) -> usize + Sync),
     /// Scratch that a matrix of a size needs.
     pub scratch: &'f (dyn Fn(usize, Par) -> StackReq + Sync),
+    /// Whether threads can share a matrix.
+    pub threads: Threads,
     /// Works on a group with these threads.
     pub run: &'f (dyn Fn(Group<'_, I>, Par, &mut MemStack) + Sync),
 }
@@ -86,11 +97,11 @@ pub struct Job<'f, I> {
 /// If `stack` holds less than [`scratch`].
 pub fn run<I: Send>(items: &mut [I], job: &Job<'_, I>, par: Par, stack: &mut MemStack) {
     let sizes = || items.iter().map(job.size);
-    let alone = largest_alone(sizes, par);
+    let alone = job.threads.alone(sizes, par);
     let (mut order, stack) = stack.make_with(items.len(), |at| at);
     let size = |at: usize| (job.size)(&items[at]);
     order.sort_unstable_by(|&a, &b| size(b).cmp(&size(a)).then(a.cmp(&b)));
-    let first = shared(&order, &size, alone, par);
+    let first = if job.threads == Threads::One { 0 } else { shared(&order, &size, alone, par) };
     let (first, rest) = order.split_at(first);
     // Groups: as many of a size as may be taken together, from the first of that size on.
     let group = |from: usize| {
@@ -129,9 +140,10 @@ pub fn run<I: Send>(items: &mut [I], job: &Job<'_, I>, par: Par, stack: &mut Mem
 pub fn scratch<S: Iterator<Item = usize>>(
     sizes: impl Fn() -> S,
     each: &dyn Fn(usize, Par) -> StackReq,
+    threads: Threads,
     par: Par,
 ) -> StackReq {
-    let (count, alone) = (sizes().count(), largest_alone(&sizes, par));
+    let (count, alone) = (sizes().count(), threads.alone(&sizes, par));
     let one = largest(sizes().filter(|&n| n <= alone), each, par.at_most(1)).unaligned_bytes_required();
     let lists = StackReq::new::<usize>(count).and(StackReq::new::<usize>(count));
     lists.and(largest(sizes(), each, par).or(StackReq::new::<u8>(one * par.degree().min(count).max(1))))
@@ -151,6 +163,16 @@ fn workers(degree: usize, memory: &mut [MaybeUninit<u8>], body: &(dyn Fn(&mut Me
     let half = degree / 2;
     let (left, right) = memory.split_at_mut(memory.len() / degree * half);
     rayon::join(|| workers(half, left, body), || workers(degree - half, right, body));
+}
+
+impl Threads {
+    /// The largest size that one thread works on.
+    fn alone<S: Iterator<Item = usize>>(self, sizes: impl Fn() -> S, par: Par) -> usize {
+        match self {
+            Threads::All => largest_alone(sizes, par),
+            Threads::One => usize::MAX,
+        }
+    }
 }
 
 /// The largest size that one thread works on: all larger ones are worked on by all threads, as long as that is estimated to end sooner.
@@ -205,7 +227,7 @@ mod tests {
     use std::sync::Mutex;
 
     /// Every item once, groups of one size, and the same groups for any number of threads.
-    fn groups(sizes: &[usize], degree: usize) -> Vec<Vec<usize>> {
+    fn groups(sizes: &[usize], threads: Threads, degree: usize) -> Vec<Vec<usize>> {
         let par = Par::threads(degree);
         let seen = Mutex::new(Vec::new());
         let mut items: Vec<(usize, usize)> = sizes.iter().copied().enumerate().collect();
@@ -214,14 +236,16 @@ mod tests {
             size: &|item| item.1,
             together: &|n| if n <= 20 { 4 } else { 1 },
             scratch: &each,
+            threads,
             run: &|mut group, par, stack| {
                 let members: Vec<_> = group.iter_mut().map(|item| *item).collect();
                 assert!(members.iter().all(|item| item.1 == members[0].1), "one size");
                 assert!(stack.can_hold(each(members[0].1, par)), "its scratch");
+                assert!(threads == Threads::All || par.degree() == 1, "one thread");
                 seen.lock().expect("no panic").push(members.into_iter().map(|item| item.0).collect());
             },
         };
-        let mut memory = MemBuffer::new(scratch(|| sizes.iter().copied(), &each, par));
+        let mut memory = MemBuffer::new(scratch(|| sizes.iter().copied(), &each, threads, par));
         run(&mut items, &job, par, MemStack::new(&mut memory));
         let mut seen = seen.into_inner().expect("no panic");
         seen.sort();
@@ -240,12 +264,14 @@ mod tests {
             &[20; 13],
         ];
         for sizes in lists {
-            let one = groups(sizes, 1);
+            let one = groups(sizes, Threads::All, 1);
             let mut all: Vec<usize> = one.iter().flatten().copied().collect();
             all.sort_unstable();
             assert_eq!(all, (0..sizes.len()).collect::<Vec<_>>());
             for degree in [2, 3, 8] {
-                assert_eq!(groups(sizes, degree), one, "{sizes:?} on {degree}");
+                for threads in [Threads::All, Threads::One] {
+                    assert_eq!(groups(sizes, threads, degree), one, "{sizes:?} on {degree}");
+                }
             }
         }
     }

@@ -1,10 +1,13 @@
 //! Eigendecompositions `A = Q diag(a) Q^T` of symmetric matrices: of one matrix by faer, of many small ones by kernels of our own.
 
 mod batched;
+mod mixed;
 
 pub use batched::{
     BATCHED_MAX, batched_symmetric_eigen, batched_symmetric_eigen_alloc, batched_symmetric_eigen_scratch,
 };
+
+pub(crate) use mixed::{Eigen, self_adjoint_eigens, self_adjoint_eigens_scratch};
 
 use crate::dense::{temporary, temporary_scratch, with_scratch};
 use crate::error::{check_parameter, check_scratch, check_shape};
@@ -33,6 +36,9 @@ pub fn self_adjoint_eigen<T: Element>(
     check_parameter("scale", scale.to_f64(), scale > T::zero() && scale.is_finite(), "a positive finite number")?;
     check_scratch(stack, self_adjoint_eigen_scratch::<T>(n))?;
     check_finite_lower("a", a, scale)?;
+    if n == 0 {
+        return Ok(());
+    }
     let (mut columns, stack) = temporary::<T>(stack, n * n);
     let (mut found_values, stack) = temporary::<T>(stack, n);
     // faer is slow, and rounds differently, where columns are not contiguous.
@@ -76,6 +82,10 @@ fn decompose<R: faer::traits::RealField>(
 
 /// Scratch of [`self_adjoint_eigen`] of an `[n, n]` matrix.
 pub fn self_adjoint_eigen_scratch<T: Element>(n: usize) -> StackReq {
+    // faer counts down from n - 1.
+    if n == 0 {
+        return StackReq::empty();
+    }
     let faer = if TypeId::of::<T>() == TypeId::of::<f32>() { faer_scratch::<f32>(n) } else { faer_scratch::<f64>(n) };
     temporary_scratch::<T>(n * n).and(temporary_scratch::<T>(n)).and(faer)
 }

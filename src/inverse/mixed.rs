@@ -6,7 +6,7 @@ use crate::error::check_scratch;
 use crate::{Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle};
 use foof_kernels::batched::{self, Item};
 use foof_kernels::cholesky as kernel;
-use foof_kernels::schedule::{self, Group, Job};
+use foof_kernels::schedule::{self, Group, Job, Threads};
 
 /// One inverse `out <- (scale A + damping I)^-1` of a list.
 pub struct DampedInverse<'a, T> {
@@ -130,6 +130,7 @@ pub fn damped_inverses<T: Element>(
         size: &|item: &DampedInverse<'_, T>| item.size(),
         together: &together,
         scratch: &scratch_of::<T>,
+        threads: Threads::All,
         run: &|group, par, stack| invert_group(group, par, stack),
     };
     schedule::run(items, &job, par, stack);
@@ -137,7 +138,7 @@ pub fn damped_inverses<T: Element>(
 }
 
 /// The errors of a list, if there are any.
-fn failures(errors: impl Iterator<Item = Option<Error>>) -> Result<(), Error> {
+pub(crate) fn failures(errors: impl Iterator<Item = Option<Error>>) -> Result<(), Error> {
     let failures: Vec<_> = errors.enumerate().filter_map(|(place, error)| Some((place, error?))).collect();
     match failures.is_empty() {
         true => Ok(()),
@@ -147,7 +148,7 @@ fn failures(errors: impl Iterator<Item = Option<Error>>) -> Result<(), Error> {
 
 /// Scratch of [`damped_inverses`] of a list with these numbers of rows.
 pub fn damped_inverses_scratch<T: Element, S: Iterator<Item = usize>>(sizes: impl Fn() -> S, par: Par) -> StackReq {
-    schedule::scratch(sizes, &scratch_of::<T>, par)
+    schedule::scratch(sizes, &scratch_of::<T>, Threads::All, par)
 }
 
 /// [`damped_inverses`] with scratch of its own.

@@ -34,6 +34,7 @@ pub use damped::{
     damped_inverse_scratch,
 };
 pub use indefinite::{Damping, Indefinite};
+pub(crate) use mixed::failures;
 pub use mixed::{DampedInverse, damped_inverses, damped_inverses_alloc, damped_inverses_scratch};
 pub use solve::{
     Side, inverse_quadratic_form, inverse_quadratic_form_alloc, inverse_quadratic_form_scratch,

@@ -1,11 +1,10 @@
 //! The factors of all layers side by side: one for each block of weights that is preconditioned by itself.
 
 use super::preconditioner::Entry;
-use crate::eigen::{check_finite_lower, self_adjoint_eigen, self_adjoint_eigen_scratch};
+use crate::eigen::{Eigen, check_finite_lower, self_adjoint_eigens, self_adjoint_eigens_scratch};
 use crate::inverse::{DampedInverse, damped_inverses, damped_inverses_scratch};
 use crate::layer::Layer;
 use crate::{Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle, damping};
-use core::mem::MaybeUninit;
 use core::ops::Range;
 
 /// What a refresh makes of a factor.
@@ -202,7 +201,7 @@ impl<T: Element> Blocks<T> {
     fn named(&self, failures: Vec<(usize, Error)>) -> Error {
         let (place, error) = failures.into_iter().next().unwrap_or_else(|| unreachable!("a list that failed"));
         let error = match error {
-            Error::NotFinite { index, .. } => Error::NotFinite { argument: self.argument(place), index },
+            Error::NotFinite { argument: "a", index } => Error::NotFinite { argument: self.argument(place), index },
             error => error,
         };
         error.in_layer(self.list[place].layer)
@@ -213,19 +212,22 @@ impl<T: Element> Blocks<T> {
         if place < self.count { "input factor" } else { "error factor" }
     }
 
-    /// Eigenbases of all factors, several at a time on `par`'s threads, each on one: a basis does not depend on their number.
+    /// Eigenbases of all factors, as one list. Eigenvalues below zero are rounding errors of a positive semidefinite matrix: they are set to zero.
     pub(super) fn prepare_eigenbases(&mut self, c: T, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        let bytes = self.scratch_of_one().unaligned_bytes_required();
-        let degree = par.degree();
-        let (memory, _) = stack.make_uninit::<u8>(bytes * degree);
-        let (running, prepared, values) = (&self.running[..], &mut self.prepared[..], &mut self.prepared_values[..]);
-        Bases { list: &self.list, running, prepared, values }.decompose(c, degree, memory)
-    }
-
-    /// Scratch of the largest factor's eigenbasis.
-    fn scratch_of_one(&self) -> StackReq {
-        let each = self.list.iter().map(|block| self_adjoint_eigen_scratch::<T>(block.size));
-        each.fold(StackReq::empty(), StackReq::or)
+        let (list, running) = (&self.list, &self.running[..]);
+        let (mut prepared, mut values) = (&mut self.prepared[..], &mut self.prepared_values[..]);
+        let (mut items, stack) = stack.make_with(list.len(), |place| {
+            let (n, entries) = (list[place].size, list[place].entries());
+            let (vectors, values) = (square_mut(cut(&mut prepared, n * n), n), cut(&mut values, n));
+            Eigen::new(values, vectors, square(&running[entries], n), c)
+        });
+        let result = self_adjoint_eigens(&mut items, par, stack);
+        items.iter_mut().flat_map(Eigen::values_mut).for_each(|value| *value = value.max(T::zero()));
+        drop(items);
+        result.map_err(|error| match error {
+            Error::Items { failures } => self.named(failures),
+            error => error,
+        })
     }
 
     /// Scratch of a refresh.
@@ -238,7 +240,10 @@ impl<T: Element> Blocks<T> {
                 };
                 of(&self.list[..self.count]).or(of(&self.list))
             }
-            Kind::Eigenbasis => StackReq::new::<u8>(self.scratch_of_one().unaligned_bytes_required() * par.degree()),
+            Kind::Eigenbasis => {
+                let sizes = || self.list.iter().map(|block| block.size);
+                StackReq::new::<Eigen<'_, T>>(self.list.len()).and(self_adjoint_eigens_scratch::<T, _>(sizes, par))
+            }
         }
     }
 
@@ -311,58 +316,4 @@ fn square_mut<T>(values: &mut [T], size: usize) -> MatMut<'_, T> {
 /// A matrix in a buffer that was made for it.
 pub(super) fn matrix<T>(values: &[T], shape: [usize; 2]) -> MatRef<'_, T> {
     MatRef::new(values, shape).unwrap_or_else(|error| unreachable!("a buffer of the right size: {error}"))
-}
-
-/// Rows, cubed and summed, below which all decompositions run on the calling thread: about 2 ms.
-const PARALLEL_CUBES: usize = 1 << 21;
-
-/// Consecutive blocks of [`Blocks`] that are decomposed.
-struct Bases<'a, T> {
-    list: &'a [Block],
-    /// Of all blocks.
-    running: &'a [T],
-    prepared: &'a mut [T],
-    values: &'a mut [T],
-}
-
-impl<T: Element> Bases<'_, T> {
-    /// Decomposes on `degree` threads, each with its share of the memory and of the cubes of the sizes.
-    fn decompose(self, c: T, degree: usize, memory: &mut [MaybeUninit<u8>]) -> Result<(), Error> {
-        let Bases { list, running, .. } = self;
-        let cubes = |block: &Block| block.size.saturating_pow(3);
-        let total = list.iter().map(cubes).fold(0, usize::saturating_add);
-        if degree == 1 || list.len() < 2 || total < PARALLEL_CUBES {
-            return self.one_by_one(c, memory);
-        }
-        // The first factors, until they have their part of the work.
-        let half = degree / 2;
-        let mut seen = 0usize;
-        let before = list.iter().take_while(|block| {
-            let middle = seen + cubes(block) / 2;
-            seen += cubes(block);
-            middle <= total / degree * half
-        });
-        let (first, last) = list.split_at(before.count().clamp(1, list.len() - 1));
-        let (prepared, prepared_last) = self.prepared.split_at_mut(last[0].at - first[0].at);
-        let (values, values_last) = self.values.split_at_mut(last[0].line - first[0].line);
-        let (memory, memory_last) = memory.split_at_mut(memory.len() / degree * half);
-        let first = Bases { list: first, running, prepared, values };
-        let last = Bases { list: last, running, prepared: prepared_last, values: values_last };
-        let (a, b) = rayon::join(|| first.decompose(c, half, memory), || last.decompose(c, degree - half, memory_last));
-        a.and(b)
-    }
-
-    /// Eigenvalues below zero are rounding errors of a positive semidefinite matrix: they are set to zero.
-    fn one_by_one(self, c: T, memory: &mut [MaybeUninit<u8>]) -> Result<(), Error> {
-        let (mut prepared, mut values) = (self.prepared, self.values);
-        for block in self.list {
-            let n = block.size;
-            let (out, line) = (cut(&mut prepared, n * n), cut(&mut values, n));
-            let running = square(&self.running[block.entries()], n);
-            self_adjoint_eigen(line, MatMut::new(out, [n, n])?, running, c, MemStack::new(memory))
-                .map_err(|error| error.in_layer(block.layer))?;
-            line.iter_mut().for_each(|v| *v = v.max(T::zero()));
-        }
-        Ok(())
-    }
 }

@@ -236,9 +236,9 @@ impl<I: Input> Call<'_, I> {
             None => {
                 self.pack(tables, on_device, packed.pointer())?;
                 let phase = (n * image_len) as i64;
-                let axes = [y * x * tables.width, x * tables.width, tables.width].map(|step| step as i32);
+                let axes = [image_len, y * x * tables.width, x * tables.width, tables.width].map(|step| step as i32);
                 let group = phase * tables.phase_count() as i64;
-                (packed.pointer(), InPlace { group, phase, image: image_len as i64, axes })
+                (packed.pointer(), InPlace { group, phase, axes })
             }
         };
         let params = Correlate {
@@ -248,10 +248,10 @@ impl<I: Input> Call<'_, I> {
             partials: partials.pointer(),
             group_step: steps.group,
             phase_step: steps.phase,
-            image_step: steps.image,
             partials_step,
             steps: steps.axes,
             width: tables.width as i32,
+            reserved: 0,
         };
         let grid = Grid {
             blocks: [blocks(tables.items.len() as u128)?, groups as u32, 1],
@@ -353,8 +353,8 @@ impl<I: Input> Call<'_, I> {
 struct InPlace {
     group: i64,
     phase: i64,
-    image: i64,
-    axes: [i32; 3],
+    /// From an image to the next, and along z, y, x.
+    axes: [i32; 4],
 }
 
 impl InPlace {
@@ -369,10 +369,13 @@ impl InPlace {
             .iter()
             .zip(axes)
             .try_fold(channels, |reach, (&size, step)| reach.checked_add((size - 1).checked_mul(step.unsigned_abs())?));
-        let short = reach.is_some_and(|reach| reach <= i32::MAX as usize);
+        let most = i32::MAX as usize;
+        let short = reach.is_some_and(|reach| reach <= most) && (x.shape()[0] <= 1 || image.unsigned_abs() <= most);
         // An axis of one sample may have any step.
-        let axes = [0, 1, 2].map(|axis| if sizes[axis] > 1 { axes[axis] as i32 } else { 0 });
-        let steps = InPlace { group: channels as i64, phase: 0, image: image as i64, axes };
+        let step = |size: usize, step: isize| if size > 1 { step as i32 } else { 0 };
+        let axes =
+            [step(x.shape()[0], image), step(sizes[0], axes[0]), step(sizes[1], axes[1]), step(sizes[2], axes[2])];
+        let steps = InPlace { group: channels as i64, phase: 0, axes };
         (pixels && aligned && short && tables.every_sample(conv)).then_some(steps)
     }
 }

@@ -143,10 +143,10 @@ pub(super) struct Correlate {
     pub(super) partials: u64,
     pub(super) group_step: i64,
     pub(super) phase_step: i64,
-    pub(super) image_step: i64,
     pub(super) partials_step: i64,
-    pub(super) steps: [i32; 3],
+    pub(super) steps: [i32; 4],
     pub(super) width: i32,
+    pub(super) reserved: i32,
 }
 
 /// `conv_fold_*`

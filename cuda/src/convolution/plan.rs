@@ -92,7 +92,7 @@ impl Plan {
             Rung::Correlation { tile, rows, columns } => {
                 assert!(Tile::all(kind).contains(&tile), "plan: no {tile:?} of {kind:?}");
                 let (classes, width) = (Classes::new(conv, rows, columns), width::<I>(conv));
-                let tables = Tables::new(&classes, conv.taps(), width, tile.side(), images);
+                let tables = Tables::new(&classes, conv, width, tile.side(), images);
                 let too_large = |TooLarge { what, value, most }| CudaError::TooLarge { what, value, most };
                 (Form::Correlation(Box::new(tables.map_err(too_large)?)), tile)
             }
@@ -203,9 +203,11 @@ pub(super) fn reduced_math(math: Math, kind: Kind) -> Math {
     if math == Math::Mma && kind == Kind::F32 { Math::Tf32x3 } else { math }
 }
 
-/// How the covariance of `rows` rows of features is cut for the implicit unfold.
+/// How the covariance of `rows` rows of features is cut for the implicit unfold: groups together fill the device, and its scratch.
 pub(super) fn cut(conv: &Conv, rows: usize) -> Cut {
-    Cut::with_tile(Tile::SMALL, conv.factor_size(), rows)
+    let one = Cut::with_tile(Tile::SMALL, conv.factor_size(), rows);
+    let chunk = (one.chunk.saturating_mul(conv.groups())).min(rows.next_multiple_of(one.chunk.max(1))).min(MOST);
+    Cut { chunk: chunk.max(one.chunk), chunks: rows.div_ceil(chunk.max(1)).max(1), ..one }
 }
 
 /// Multiply-adds of its whole tiles.
@@ -263,8 +265,8 @@ impl fmt::Display for Plan {
             Form::Plain => {}
             Form::Pixels(cut) | Form::Unfold(cut) => write!(f, "; {} tiles in {} chunks", cut.tiles, cut.chunks)?,
             Form::Correlation(tables) => {
-                let (sums, items, partials) = (tables.sums.len(), tables.items.len(), tables.partials);
-                write!(f, "; {sums} sums, {items} items, {partials} partial sums")?;
+                let (sums, tiles, items) = (tables.sums.len(), tables.tiles(), tables.items.len());
+                write!(f, "; {sums} sums, {tiles} tiles in {items} items")?;
             }
         }
         if self.conv.bias() == Bias::With {

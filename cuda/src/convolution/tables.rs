@@ -13,8 +13,9 @@ use bytemuck::{Pod, Zeroable};
 use foof_kernels::conv::Conv;
 use foof_kernels::conv::classes::{Classes, Sum};
 
-/// Items that a batch is cut into if it is large enough: two blocks for each of 132 multiprocessors, four times over.
-const ITEMS: u64 = 2 * 132 * 4;
+/// Items that a batch is cut into if it is large enough: small tiles run three at a time on each of an H200's 132 multiprocessors, twice over; a large tile is
+/// worth two of them.
+const ITEMS: u64 = 3 * 132 * 2;
 
 /// Positions that are worth an item.
 const LEAST_DEPTH: u64 = 256;
@@ -178,10 +179,10 @@ pub(crate) struct TooLarge {
 }
 
 impl Tables {
-    /// For `images` images of a group's channels, padded to `width`.
+    /// For `images` images of a group's channels, padded to `width`; there are as many groups.
     pub(crate) fn new(
         classes: &Classes,
-        taps: usize,
+        conv: &Conv,
         width: usize,
         side: usize,
         images: usize,
@@ -198,7 +199,8 @@ impl Tables {
         let depths: Vec<u64> = sums.iter().map(|sum| sum.depth() as u64 * images as u64).collect();
         let work: u64 = depths.iter().zip(&tiles).map(|(depth, tiles)| depth * tiles.count() as u64).sum();
         // Fixed by the shape alone.
-        let each = work.div_ceil(ITEMS).clamp(LEAST_DEPTH, MOST_DEPTH);
+        let wanted = if side > 64 { ITEMS / 2 } else { ITEMS };
+        let each = work.div_ceil(wanted.div_ceil(conv.groups() as u64)).clamp(LEAST_DEPTH, MOST_DEPTH);
         let (mut entries, mut items, mut folds, mut partials) = (Vec::new(), Vec::new(), Vec::new(), 0);
         let mut most_chunks = 0;
         for (number, ((sum, tiles), &depth)) in sums.iter().zip(&tiles).zip(&depths).enumerate() {
@@ -231,6 +233,7 @@ impl Tables {
         }
         // The last blocks to start are short: they fill the device until the end.
         items.sort_by_key(|item| core::cmp::Reverse(item.count));
+        let taps = conv.taps();
         let pairs = (0..taps * taps).map(|pair| pair_entry(classes, pair / taps, pair % taps, width)).collect();
         Ok(Tables {
             side,
@@ -261,6 +264,12 @@ impl Tables {
     /// Whether the images are one phase: every sample.
     pub(crate) fn every_sample(&self, conv: &Conv) -> bool {
         conv.axes3().iter().all(|axis| axis.stride == 1)
+    }
+
+    /// Tiles of all sums.
+    pub(crate) fn tiles(&self) -> usize {
+        let folded: usize = self.folds.iter().map(|fold| fold.count as usize - 1).sum();
+        self.partials - folded
     }
 
     /// Positions of the longest item.

@@ -95,7 +95,7 @@ fn each_window_is_covered_once() {
     for (number, conv) in convolutions(3).into_iter().enumerate() {
         let (rows, columns) = [(1, 1), (2, 3), (5, 1), (1, 16)][number % 4];
         let (width, n) = (4, 2);
-        let tables = Tables::new(&Classes::new(&conv, rows, columns), conv.taps(), width, 64, n).expect("tables");
+        let tables = Tables::new(&Classes::new(&conv, rows, columns), &conv, width, 64, n).expect("tables");
         let [az, ay, ax] = conv.axes3();
         let tap = |t: usize| [t / ay.kernel / ax.kernel, t / ax.kernel % ay.kernel, t % ax.kernel];
         for pair in 0..conv.taps() * conv.taps() {
@@ -137,9 +137,9 @@ fn items_cover_tiles_and_positions() {
     };
     for (conv, n, side) in [(conv(70, 6), 3, 64), (conv(3, 40), 50, 64), (conv(200, 4), 1, 128), (conv(5, 9), 0, 64)] {
         let width = conv.in_channels().next_multiple_of(4);
-        let tables = Tables::new(&Classes::new(&conv, 2, 2), 9, width, side, n).expect("tables");
+        let tables = Tables::new(&Classes::new(&conv, 2, 2), &conv, width, side, n).expect("tables");
         let mut written = vec![0; tables.partials];
-        let mut covered = HashMap::<(u32, [u32; 2]), Vec<(u64, u64)>>::new();
+        let mut covered: HashMap<_, Vec<(u64, u64)>> = HashMap::new();
         for item in &tables.items {
             written[item.partial as usize] += 1;
             let sum = &tables.sums[item.sum as usize];
@@ -183,7 +183,7 @@ fn items_cover_tiles_and_positions() {
 fn multiply_adds_are_the_cpus() {
     for conv in convolutions(64) {
         let classes = Classes::new(&conv, 1, 1);
-        let tables = Tables::new(&classes, conv.taps(), 64, 64, 3).expect("tables");
+        let tables = Tables::new(&classes, &conv, 64, 64, 3).expect("tables");
         assert_eq!(tables.multiply_adds(), 3 * classes.multiply_adds(), "{conv:?}");
     }
 }
@@ -219,6 +219,22 @@ fn the_plans_of_known_shapes() {
     let pixels =
         Plan::new::<f32>(&Conv::new(64, 64, [Axis::new(7, 1)]).expect("a geometry"), 8, Math::Fma).expect("a plan");
     assert!(matches!(pixels.form, Form::Pixels(_)), "{pixels}");
+}
+
+/// Partial sums do not grow with the groups beyond what one of each takes.
+#[test]
+fn groups_share_the_device() {
+    let axis = Axis::new(28, 3).padding(1);
+    let depthwise = Conv::new(512, 512, [axis, axis]).expect("a geometry").with_groups(512).expect("groups");
+    let plan = Plan::new::<f32>(&depthwise, 32, Math::Tf32x3).expect("a plan");
+    assert_eq!(plan.chunks(), 1, "{plan}");
+    let one = Rung::Correlation { tile: Tile::SMALL, rows: 1, columns: 1 };
+    let plan = Plan::with_rung::<f32>(&depthwise, 32, Math::Tf32x3, one).expect("a plan");
+    assert!(plan.chunks() <= 14, "{plan}");
+    let four = Conv::new(512, 512, [axis, axis]).expect("a geometry").with_groups(4).expect("groups");
+    let plan = Plan::with_rung::<f32>(&four, 32, Math::Tf32x3, Rung::Unfold).expect("a plan");
+    let Form::Unfold(cut) = plan.form else { panic!("{plan}") };
+    assert!(cut.chunks * cut.chunk >= 32 * 784 && (cut.chunks - 1) * cut.chunk < 32 * 784, "{plan}");
 }
 
 #[test]

@@ -33,10 +33,10 @@ impl Blocks {
 impl Layout for Blocks {
     #[inline(always)]
     fn at(self, i: usize, j: usize) -> (usize, [usize; 2]) {
-        match i / B >= j / B {
-            true => (block(i / B, j / B) + j % B * B + i % B, [B, 1]),
-            false => (block(j / B, i / B) + i % B * B + j % B, [1, B]),
-        }
+        // Of the upper triangle, the mirror image.
+        let mirrored = i / B < j / B;
+        let (i, j) = if mirrored { (j, i) } else { (i, j) };
+        (block(i / B, j / B) + j % B * B + i % B, if mirrored { [1, B] } else { [B, 1] })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is done with one group of lanes: read, factored, inverted or solved with, and written, in one function compiled for an instruction set.
 
 use super::blocks::{B, Blocks};
-use super::lanes::{self, Ahead, Lanes, Layout, MOST, Part, read, write};
+use super::lanes::{Ahead, Lanes, Layout, MOST, Part, read, write};
 use super::sweeps::{Pivots, lauum, potrf, solve_lower, solve_lower_transposed, trtri};
 use crate::simd::Simd;
 use num_traits::Float;
@@ -31,10 +31,10 @@ pub(crate) enum Task<T> {
     Solve { out: Lanes<*mut T>, b: Lanes<*const T>, cols: usize },
 }
 
-/// Elements of memory that a group takes: room to write from, its triangle, and a stretch of right-hand sides.
+/// Elements of memory that a group takes: its triangle, and a stretch of right-hand sides.
 pub(crate) const fn memory(n: usize, cols: usize, lanes: usize) -> usize {
     let cols = if cols < COLUMNS { cols } else { COLUMNS };
-    (Blocks::len(n) + Panels::len(n, cols)) * lanes + lanes::room(lanes)
+    (Blocks::len(n) + Panels::len(n, cols)) * lanes
 }
 
 /// Right-hand sides by panels of [`B`] columns, each of blocks one below the other.
@@ -66,7 +66,6 @@ pub(crate) unsafe fn group<T: Float, S: Simd<T>, const M: usize>(group: &mut Gro
     let Group { n, count, a, next, scale, damping, task } = group;
     let (n, used) = (*n, u32::MAX >> (32 - *count));
     let padded = n.next_multiple_of(B);
-    let (room, memory) = (memory, memory.wrapping_add(lanes::room(S::LANES)));
     // SAFETY: the caller's contract; the memory holds the triangle, then the panels.
     unsafe {
         read::<T, S, Blocks>(Blocks, [n, n], Part::Lower, scale, a, memory);
@@ -100,7 +99,7 @@ pub(crate) unsafe fn group<T: Float, S: Simd<T>, const M: usize>(group: &mut Gro
                 leave(out);
                 trtri::<T, S, M>(padded, memory, &mut ahead);
                 lauum::<T, S, M>(padded, memory, &mut ahead);
-                write::<T, S, Blocks>(Blocks, [n, n], *part, memory, out, room);
+                write::<T, S, Blocks>(Blocks, [n, n], *part, memory, out);
             }
             Task::Solve { out, b, cols } => {
                 leave(out);
@@ -118,7 +117,7 @@ pub(crate) unsafe fn group<T: Float, S: Simd<T>, const M: usize>(group: &mut Gro
                         solve_lower::<T, S, M>(padded, memory, x);
                         solve_lower_transposed::<T, S, M>(padded, memory, x);
                     }
-                    write::<T, S, Panels>(layout, [n, width], Part::All, panels, &out.columns_from(start), room);
+                    write::<T, S, Panels>(layout, [n, width], Part::All, panels, &out.columns_from(start));
                 }
             }
         }

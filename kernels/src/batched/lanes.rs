@@ -9,7 +9,12 @@
 //! Where the entries of a row, or of a column, follow one another, squares of LANES go through registers, four columns of a square to one
 //! block of the buffer; with other strides they are first copied to where they do.
 
+mod write;
+
+pub(crate) use write::write;
+
 use super::blocks::B;
+use crate::simd::squares::interleave;
 use crate::simd::{Quads, Simd, line, prefetch_l2};
 use crate::view::{MatMut, MatRef};
 use num_traits::Float;
@@ -23,71 +28,117 @@ pub(crate) trait Layout: Copy {
     fn at(self, i: usize, j: usize) -> (usize, [usize; 2]);
 }
 
-/// The matrices of the lanes: first entries and strides. Lanes without a matrix repeat one to read, and have a null pointer to write.
+/// The matrices of the lanes. Lanes without a matrix repeat one to read, and have a null pointer to write.
 #[derive(Clone, Copy)]
 pub(crate) struct Lanes<P> {
+    /// First entries.
     first: [P; MOST],
-    strides: [[isize; 2]; MOST],
+    strides: Strides,
 }
 
-/// Along which axis entries follow one another, in every lane.
+/// One value for each group, on its task's stack.
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Copy)]
+enum Strides {
+    /// Of all matrices.
+    Same([isize; 2]),
+    Each([[isize; 2]; MOST]),
+}
+
+/// Along which axis entries follow one another, in every lane, and how far it is from line to line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lines {
-    Rows,
-    Columns,
-    /// In one stretch: row-major, no gaps.
-    All,
-    Neither,
+    Rows(isize),
+    Columns(isize),
+    /// Neither, or not the same in all lanes.
+    Other,
 }
 
-macro_rules! columns_from {
-    ($pointer:ty) => {
-        impl<T> Lanes<$pointer> {
-            /// The same matrices from column `start` on.
-            #[inline(always)]
-            pub(crate) fn columns_from(&self, start: usize) -> Self {
-                let mut lanes = Lanes { ..*self };
-                for (first, [_, step]) in lanes.first.iter_mut().zip(&self.strides) {
-                    if !first.is_null() {
-                        *first = first.wrapping_offset(start as isize * step);
-                    }
-                }
-                lanes
-            }
+impl Lines {
+    /// Whether lines are rows, and the way from one to the next.
+    #[inline(always)]
+    fn along(self) -> Option<(bool, isize)> {
+        match self {
+            Lines::Rows(step) => Some((true, step)),
+            Lines::Columns(step) => Some((false, step)),
+            Lines::Other => None,
         }
-    };
+    }
 }
-
-columns_from!(*const T);
-columns_from!(*mut T);
 
 impl<P: Copy> Lanes<P> {
+    /// At most [`MOST`] matrices; other lanes have the pointer that `other` makes of the last one's.
+    #[inline]
+    fn new(matrices: impl IntoIterator<Item = (P, [isize; 2])>, none: P, other: impl Fn(P) -> P) -> Self {
+        let mut lanes = Lanes { first: [none; MOST], strides: Strides::Same([0; 2]) };
+        let (mut count, mut last) = (0, none);
+        for (first, strides) in matrices {
+            lanes.first[count] = first;
+            lanes.add(count, strides);
+            (count, last) = (count + 1, first);
+        }
+        lanes.first[count..].fill(other(last));
+        lanes
+    }
+
+    /// Strides of lane `lane`, those before it known.
+    #[inline]
+    fn add(&mut self, lane: usize, strides: [isize; 2]) {
+        match &mut self.strides {
+            Strides::Same(same) if lane == 0 => *same = strides,
+            Strides::Same(same) if *same == strides => {}
+            Strides::Same(same) => {
+                let mut each = [*same; MOST];
+                each[lane..].fill(strides);
+                self.strides = Strides::Each(each);
+            }
+            Strides::Each(each) => each[lane..].fill(strides),
+        }
+    }
+
     #[inline(always)]
-    fn lines(&self, lanes: usize, cols: usize) -> Lines {
-        let strides = &self.strides[..lanes];
-        match () {
-            () if strides.iter().all(|&s| s == [cols as isize, 1]) => Lines::All,
-            () if strides.iter().all(|s| s[1] == 1) => Lines::Rows,
-            () if strides.iter().all(|s| s[0] == 1) => Lines::Columns,
-            () => Lines::Neither,
+    fn strides(&self, lane: usize) -> [isize; 2] {
+        match &self.strides {
+            Strides::Same(strides) => *strides,
+            Strides::Each(each) => each[lane],
+        }
+    }
+
+    #[inline(always)]
+    fn lines(&self) -> Lines {
+        match self.strides {
+            Strides::Same([step, 1]) => Lines::Rows(step),
+            Strides::Same([1, step]) => Lines::Columns(step),
+            _ => Lines::Other,
         }
     }
 }
 
 impl<T> Lanes<*const T> {
     /// At least one matrix, and at most [`MOST`].
+    #[inline]
     pub(crate) fn sources<'a>(matrices: impl IntoIterator<Item = MatRef<'a, T>>) -> Self
     where
         T: 'a,
     {
-        let mut lanes = Lanes { first: [core::ptr::null(); MOST], strides: [[0; 2]; MOST] };
-        let mut count = 0;
-        for matrix in matrices {
-            (lanes.first[count], lanes.strides[count]) = (matrix.as_ptr(), matrix.strides());
-            count += 1;
-        }
-        for lane in count..MOST {
-            (lanes.first[lane], lanes.strides[lane]) = (lanes.first[count - 1], lanes.strides[count - 1]);
+        let matrices = matrices.into_iter().map(|matrix| (matrix.as_ptr(), matrix.strides()));
+        Lanes::new(matrices, core::ptr::null(), |last| last)
+    }
+
+    /// `count` matrices, the first of them and others `step` elements apart.
+    #[inline]
+    pub(crate) fn even_sources(first: MatRef<'_, T>, step: isize, count: usize) -> Self {
+        let (last, start) = (count - 1, first.as_ptr());
+        let at = |lane: usize| start.wrapping_offset(lane.min(last) as isize * step);
+        Lanes { first: core::array::from_fn(at), strides: Strides::Same(first.strides()) }
+    }
+
+    /// The same matrices from column `start` on.
+    #[inline(always)]
+    pub(crate) fn columns_from(&self, start: usize) -> Self {
+        let mut lanes = *self;
+        for (lane, first) in lanes.first.iter_mut().enumerate() {
+            *first = first.wrapping_offset(start as isize * self.strides(lane)[1]);
         }
         lanes
     }
@@ -95,31 +146,57 @@ impl<T> Lanes<*const T> {
 
 impl<T> Lanes<*mut T> {
     /// At most [`MOST`] matrices.
+    #[inline]
     pub(crate) fn targets<'a>(matrices: impl IntoIterator<Item = MatMut<'a, T>>) -> Self
     where
         T: 'a,
     {
-        let mut lanes = Lanes { first: [core::ptr::null_mut(); MOST], strides: [[0; 2]; MOST] };
-        let mut count = 0;
-        for mut matrix in matrices {
-            (lanes.first[count], lanes.strides[count]) = (matrix.as_mut_ptr(), matrix.strides());
-            count += 1;
-        }
-        // Strides of lanes without a matrix must not stand in the way of the fast paths.
-        for lane in count..MOST {
-            lanes.strides[lane] = lanes.strides[count.saturating_sub(1)];
-        }
-        lanes
+        let matrices = matrices.into_iter().map(|mut matrix| (matrix.as_mut_ptr(), matrix.strides()));
+        Lanes::new(matrices, core::ptr::null_mut(), |_| core::ptr::null_mut())
+    }
+
+    /// `count` matrices, the first of them and others `step` elements apart.
+    #[inline]
+    pub(crate) fn even_targets(mut first: MatMut<'_, T>, step: isize, count: usize) -> Self {
+        let start = first.as_mut_ptr();
+        let at = |lane: usize| match lane < count {
+            true => start.wrapping_offset(lane as isize * step),
+            false => core::ptr::null_mut(),
+        };
+        Lanes { first: core::array::from_fn(at), strides: Strides::Same(first.strides()) }
     }
 
     /// No matrices.
     pub(crate) fn nowhere() -> Self {
-        Lanes { first: [core::ptr::null_mut(); MOST], strides: [[0; 2]; MOST] }
+        Lanes { first: [core::ptr::null_mut(); MOST], strides: Strides::Same([0; 2]) }
+    }
+
+    /// How many elements before a matrix of `len` elements a line of the cache begins, if it is the same in all lanes, whole blocks, and worth
+    /// while: a store that straddles two lines costs as much as two.
+    #[inline(always)]
+    fn skew(&self, len: usize, lanes: usize) -> usize {
+        let before = |first: &*mut T| first.addr() % 64 / size_of::<T>();
+        let skew = before(&self.first[0]);
+        let same = |first: &*mut T| first.is_null() || before(first) == skew;
+        match len >= 8 * MOST && skew % B == 0 && self.first[..lanes].iter().all(same) {
+            true => skew % lanes,
+            false => 0,
+        }
     }
 
     /// Nothing is written to these lanes.
     pub(crate) fn leave(&mut self, lane: usize) {
         self.first[lane] = core::ptr::null_mut();
+    }
+
+    /// The same matrices from column `start` on.
+    #[inline(always)]
+    pub(crate) fn columns_from(&self, start: usize) -> Self {
+        let mut lanes = *self;
+        for (lane, first) in lanes.first.iter_mut().enumerate().filter(|(_, first)| !first.is_null()) {
+            *first = first.wrapping_offset(start as isize * self.strides(lane)[1]);
+        }
+        lanes
     }
 }
 
@@ -152,19 +229,21 @@ fn stretch(index: usize, len: usize, part: Part, along_rows: bool) -> Line {
     }
 }
 
-/// The blocks that LANES entries of a line lie in, from entry `start` on.
+/// First element of entry `entry` of line `line`, and from it to the next in its block.
 #[inline(always)]
-fn quads<T, S: Simd<T>, L: Layout>(layout: L, line: usize, start: usize, end: usize, along_rows: bool) -> Quads
-where
-    T: Copy,
-{
-    let mut quads = Quads { at: [usize::MAX; MOST / B], step: [0; MOST / B] };
+fn place<T: Copy, S: Simd<T>, L: Layout>(layout: L, line: usize, entry: usize, along_rows: bool) -> (usize, usize) {
+    let (at, steps) = if along_rows { layout.at(line, entry) } else { layout.at(entry, line) };
+    (at * S::LANES, steps[usize::from(!along_rows)] * S::LANES)
+}
+
+/// The blocks that LANES entries of a line lie in, from entry `start` on; where there is none, the first once more.
+#[inline(always)]
+fn quads<T: Copy, S: Simd<T>, L: Layout>(layout: L, line: usize, start: usize, end: usize, along_rows: bool) -> Quads {
+    let mut quads = Quads::NONE;
     for q in 0..S::LANES.div_ceil(B) {
         let entry = start + q * B;
-        if entry < end {
-            let (at, steps) = if along_rows { layout.at(line, entry) } else { layout.at(entry, line) };
-            (quads.at[q], quads.step[q]) = (at * S::LANES, steps[usize::from(!along_rows)] * S::LANES);
-        }
+        let entry = if entry < end { entry } else { start };
+        quads.set::<T>(q, place::<T, S, L>(layout, line, entry, along_rows));
     }
     quads
 }
@@ -184,189 +263,61 @@ pub(crate) unsafe fn read<T: Float, S: Simd<T>, L: Layout>(
     from: &Lanes<*const T>,
     to: *mut T,
 ) {
-    let mut stage = Stage([[T::zero(); MOST]; MOST]);
-    let stage = stage.0.as_mut_ptr();
-    let stage_rows: [*const T; MOST] = core::array::from_fn(|lane| stage.wrapping_add(lane).cast_const().cast());
-    let scale = scale.as_ptr();
-    // SAFETY: stretches end where the matrix does, blocks where the buffer does.
+    // SAFETY: lines end where the matrix does, blocks where the buffer does.
     unsafe {
-        let lines = from.lines(S::LANES, n);
-        if lines == Lines::All && n < S::LANES && n % B == 0 {
-            for start in (0..m * n).step_by(S::LANES) {
-                let mut quads = Quads { at: [usize::MAX; MOST / B], step: [0; MOST / B] };
-                for q in 0..S::LANES.div_ceil(B) {
-                    let entry = start + q * B;
-                    let (i, j) = (entry / n, entry % n);
-                    if entry < m * n && (part == Part::All || j / B <= i / B) {
-                        let (at, steps) = layout.at(i, j);
-                        (quads.at[q], quads.step[q]) = (at * S::LANES, steps[0] * S::LANES);
-                    }
-                }
-                S::interleave(to, &quads, from.first.as_ptr(), start, S::LANES.min(m * n - start), scale);
-            }
-            return;
-        }
-        let along_rows = lines != Lines::Columns;
+        let scale = S::load(scale.as_ptr());
+        let Some((along_rows, line_step)) = from.lines().along() else {
+            return read_scattered::<T, S, L>(layout, [m, n], part, scale, from, to);
+        };
         let (count, len) = if along_rows { (m, n) } else { (n, m) };
-        let mut rows = from.first;
+        let rows = from.first.as_ptr();
         for line in 0..count {
             let Line { start, end, .. } = stretch(line, len, part, along_rows);
-            let end = end.next_multiple_of(B);
-            for start in (start..end).step_by(S::LANES) {
-                let width = S::LANES.min(len.saturating_sub(start));
-                let quads = quads::<T, S, L>(layout, line, start, end, along_rows);
-                if lines == Lines::Neither {
-                    for (lane, &row) in rows.iter().enumerate().take(S::LANES) {
-                        for e in 0..width {
-                            (*stage.add(lane))[e] = *row.offset((start + e) as isize * from.strides[lane][1]);
-                        }
-                    }
-                    S::interleave(to, &quads, stage_rows.as_ptr(), 0, width, scale);
-                } else {
-                    S::interleave(to, &quads, rows.as_ptr(), start, width, scale);
-                }
+            let mut offset = line as isize * line_step + start as isize;
+            let whole = len / B * B;
+            for start in (start..end.min(whole)).step_by(B) {
+                let (at, step) = place::<T, S, L>(layout, line, start, along_rows);
+                interleave::<T, S>(to.add(at), step, rows, offset, B, scale);
+                offset += B as isize;
             }
-            for (row, strides) in rows.iter_mut().zip(&from.strides) {
-                *row = row.wrapping_offset(strides[usize::from(!along_rows)]);
+            if end > whole {
+                let (at, step) = place::<T, S, L>(layout, line, whole, along_rows);
+                interleave::<T, S>(to.add(at), step, rows, offset, len - whole, scale);
             }
         }
     }
 }
 
-/// Undoes the interleaving of matrices of `shape`; lanes with a null pointer are left as they are. A layout of a triangle stands for the whole
-/// symmetric matrix.
+/// [`read`] of matrices with any strides.
 ///
 /// # Safety
-/// As [`read`], the targets writable and `from` readable; [`room`] elements at `room` are writable.
+/// As [`read`].
 #[inline(always)]
-pub(crate) unsafe fn write<T: Float, S: Simd<T>, L: Layout>(
+unsafe fn read_scattered<T: Float, S: Simd<T>, L: Layout>(
     layout: L,
     [m, n]: [usize; 2],
     part: Part,
-    from: *const T,
-    to: &Lanes<*mut T>,
-    room: *mut T,
+    scale: S::V,
+    from: &Lanes<*const T>,
+    to: *mut T,
 ) {
     let mut stage = Stage([[T::zero(); MOST]; MOST]);
     let stage = stage.0.as_mut_ptr();
-    let stage_rows: [*mut T; MOST] = core::array::from_fn(|lane| stage.wrapping_add(lane).cast());
-    // SAFETY: as in `read`; a block that is read stands for one that is not there.
+    let stage_rows: [*const T; MOST] = core::array::from_fn(|lane| stage.wrapping_add(lane).cast_const().cast());
+    // SAFETY: as in `read`.
     unsafe {
-        let lines = to.lines(S::LANES, n);
-        if lines == Lines::All && n < S::LANES && n % B == 0 && part == Part::All {
-            for start in (0..m * n).step_by(S::LANES) {
-                let mut quads = Quads { at: [0; MOST / B], step: [0; MOST / B] };
-                for q in 0..S::LANES.div_ceil(B) {
-                    let entry = start + q * B;
-                    if entry < m * n {
-                        let (at, steps) = layout.at(entry / n, entry % n);
-                        (quads.at[q], quads.step[q]) = (at * S::LANES, steps[0] * S::LANES);
+        for line in 0..m {
+            let Line { start, end, .. } = stretch(line, n, part, true);
+            for start in (start..end).step_by(B) {
+                for lane in 0..S::LANES {
+                    let ([row_step, step], first) = (from.strides(lane), from.first[lane]);
+                    for e in 0..B {
+                        let at = line as isize * row_step + (start + e) as isize * step;
+                        (*stage.add(lane))[e] = if start + e < n { *first.offset(at) } else { T::zero() };
                     }
                 }
-                S::deinterleave(to.first.as_ptr(), start, 0..S::LANES.min(m * n - start), from, &quads);
-            }
-            return;
-        }
-        if lines == Lines::All && part == Part::All && n > S::LANES {
-            return write_stretches::<T, S, L>(layout, [m, n], from, to, room);
-        }
-        let along_rows = lines != Lines::Columns;
-        let (count, len) = if along_rows { (m, n) } else { (n, m) };
-        let mut rows = to.first;
-        for line in 0..count {
-            let Line { start: first, skip, end } = stretch(line, len, part, along_rows);
-            for start in (first..end).step_by(S::LANES) {
-                let wanted = (first + skip).saturating_sub(start)..S::LANES.min(end - start);
-                let mut quads = quads::<T, S, L>(layout, line, start, end, along_rows);
-                for q in 1..MOST / B {
-                    if quads.at[q] == usize::MAX {
-                        quads.at[q] = quads.at[0];
-                    }
-                }
-                if lines == Lines::Neither {
-                    S::deinterleave(stage_rows.as_ptr(), 0, wanted.clone(), from, &quads);
-                    for lane in (0..S::LANES).filter(|&lane| !rows[lane].is_null()) {
-                        for e in wanted.clone() {
-                            *rows[lane].offset((start + e) as isize * to.strides[lane][1]) = (*stage.add(lane))[e];
-                        }
-                    }
-                } else if !wanted.is_empty() {
-                    S::deinterleave(rows.as_ptr(), start, wanted, from, &quads);
-                }
-            }
-            for (row, strides) in rows.iter_mut().zip(&to.strides) {
-                if !row.is_null() {
-                    *row = row.wrapping_offset(strides[usize::from(!along_rows)]);
-                }
-            }
-        }
-    }
-}
-
-/// Elements of each matrix that [`write_stretches`] collects before it writes them, and their distance, which keeps lanes apart in a cache.
-const STRETCH: usize = 256;
-const STRETCH_STEP: usize = STRETCH + 16;
-
-/// Elements of `room` for [`write`].
-pub(crate) const fn room(lanes: usize) -> usize {
-    lanes * STRETCH_STEP
-}
-
-/// [`write`] for matrices without gaps. Squares go to `room` first, and from there to each matrix in stretches: rows of LANES matrices of order 32, 64
-/// or 128 are a multiple of a page apart, all in one set of the cache, and written in turns they would evict one another.
-///
-/// # Safety
-/// As [`write`], [`room`] elements writable at `room`.
-#[inline(always)]
-unsafe fn write_stretches<T: Float, S: Simd<T>, L: Layout>(
-    layout: L,
-    [m, n]: [usize; 2],
-    from: *const T,
-    to: &Lanes<*mut T>,
-    room: *mut T,
-) {
-    // SAFETY: stretches lie inside the matrices; `room` has one for each lane, unless a single row is longer, which is then cut.
-    unsafe {
-        let width = n.min(STRETCH);
-        let many = STRETCH / width;
-        let mut rows = [core::ptr::null_mut::<T>(); MOST];
-        for lane in (0..S::LANES).filter(|&lane| !to.first[lane].is_null()) {
-            rows[lane] = room.add(lane * STRETCH_STEP);
-        }
-        for column in (0..n).step_by(width) {
-            let end = n.min(column + width);
-            for first in (0..m).step_by(many) {
-                let last = m.min(first + many);
-                for i in first..last {
-                    for start in (column..end).step_by(S::LANES) {
-                        let mut quads = quads::<T, S, L>(layout, i, start, end, true);
-                        for q in 1..MOST / B {
-                            if quads.at[q] == usize::MAX {
-                                quads.at[q] = quads.at[0];
-                            }
-                        }
-                        let wanted = 0..S::LANES.min(end - start);
-                        S::deinterleave(
-                            rows.as_ptr(),
-                            (i - first) * (end - column) + start - column,
-                            wanted,
-                            from,
-                            &quads,
-                        );
-                    }
-                }
-                let len = (last - first) * (end - column);
-                for lane in (0..S::LANES).filter(|&lane| !to.first[lane].is_null()) {
-                    let to = to.first[lane].add(first * n + column);
-                    let mut e = 0;
-                    while e + S::LANES <= len {
-                        S::store(to.add(e), S::load(rows[lane].add(e)));
-                        e += S::LANES;
-                    }
-                    if e < len {
-                        S::store_first(to.add(e), S::load_first(rows[lane].add(e), len - e), len - e);
-                    }
-                }
+                let (at, step) = place::<T, S, L>(layout, line, start, true);
+                interleave::<T, S>(to.add(at), step, stage_rows.as_ptr(), 0, B, scale);
             }
         }
     }
@@ -387,8 +338,8 @@ impl<T> Ahead<T> {
     /// For matrices of order `n`, in `steps` steps.
     #[inline(always)]
     pub(crate) fn new(n: usize, lanes: usize, steps: usize, out: &Lanes<*mut T>, next: &Lanes<*const T>) -> Self {
-        let contiguous = |lines| lines == Lines::All;
-        let len = if contiguous(out.lines(lanes, n)) && contiguous(next.lines(lanes, n)) { n * n } else { 0 };
+        let whole = Lines::Rows(n as isize);
+        let len = if out.lines() == whole && next.lines() == whole { n * n } else { 0 };
         let mut pointers = [out.first.map(|pointer| pointer.cast_const()), next.first];
         pointers[0][lanes..].fill(core::ptr::null());
         pointers[1][lanes..].fill(core::ptr::null());

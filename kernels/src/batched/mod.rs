@@ -17,6 +17,7 @@ use crate::engine::{ALIGN, Buffers, aligned};
 use crate::par::Par;
 use crate::view::{MatMut, MatRef, View, ViewMut};
 use core::marker::PhantomData;
+use core::ops::Range;
 use dyn_stack::{MemStack, StackReq};
 use group::{Group, Task};
 use lanes::{Lanes, MOST, Part};
@@ -70,10 +71,24 @@ pub struct Item<'a, T> {
 
 /// The matrices of a batch, wherever they are.
 trait Matrices<T>: Sync {
-    fn a(&self, index: usize) -> (MatRef<'_, T>, T, T);
+    fn a(&self, index: usize) -> MatRef<'_, T>;
+    /// Scale and damping.
+    fn parameters(&self, index: usize) -> (T, T);
     /// # Safety
     /// No two live borrows of one index.
     unsafe fn out(&self, index: usize) -> MatMut<'_, T>;
+    /// The matrices of a group's lanes.
+    fn sources(&self, range: Range<usize>) -> Lanes<*const T> {
+        Lanes::sources(range.map(|index| self.a(index)))
+    }
+    /// The outputs of a group's lanes.
+    ///
+    /// # Safety
+    /// As [`out`](Self::out).
+    unsafe fn targets(&self, range: Range<usize>) -> Lanes<*mut T> {
+        // SAFETY: the caller's contract.
+        Lanes::targets(range.map(|index| unsafe { self.out(index) }))
+    }
 }
 
 struct Batch<'a, T> {
@@ -84,12 +99,24 @@ struct Batch<'a, T> {
 }
 
 impl<T: Element> Matrices<T> for Batch<'_, T> {
-    fn a(&self, index: usize) -> (MatRef<'_, T>, T, T) {
-        (self.a.datapoint(index), self.scale, self.damping.of(index))
+    fn a(&self, index: usize) -> MatRef<'_, T> {
+        self.a.datapoint(index)
+    }
+    fn parameters(&self, index: usize) -> (T, T) {
+        (self.scale, self.damping.of(index))
     }
     unsafe fn out(&self, index: usize) -> MatMut<'_, T> {
         // SAFETY: the caller's contract.
         unsafe { self.out.matrix(index) }
+    }
+    // All addresses are one and a multiple of a step: at small orders asking for one matrix after the other took a third of the time.
+    fn sources(&self, range: Range<usize>) -> Lanes<*const T> {
+        let step = self.a.strides()[0];
+        Lanes::even_sources(self.a.datapoint(range.start), step, range.len())
+    }
+    unsafe fn targets(&self, range: Range<usize>) -> Lanes<*mut T> {
+        // SAFETY: the caller's contract; pointers to the others are made of the batch's own.
+        Lanes::even_targets(unsafe { self.out.matrix(range.start) }, self.out.step(), range.len())
     }
 }
 
@@ -103,13 +130,15 @@ struct List<'a, 'b, T> {
 unsafe impl<T: Send + Sync> Sync for List<'_, '_, T> {}
 
 impl<T: Element> Matrices<T> for List<'_, '_, T> {
-    fn a(&self, index: usize) -> (MatRef<'_, T>, T, T) {
+    fn a(&self, index: usize) -> MatRef<'_, T> {
         assert!(index < self.len, "item {index} of {}", self.len);
-        // SAFETY: an item of the list; these fields are not written while it is borrowed.
-        unsafe {
-            let item = self.items.add(index);
-            ((*item).a, (*item).scale, (*item).damping)
-        }
+        // SAFETY: an item of the list; this field is not written while the list is borrowed.
+        unsafe { (*self.items.add(index)).a }
+    }
+    fn parameters(&self, index: usize) -> (T, T) {
+        assert!(index < self.len, "item {index} of {}", self.len);
+        // SAFETY: as above.
+        unsafe { ((*self.items.add(index)).scale, (*self.items.add(index)).damping) }
     }
     unsafe fn out(&self, index: usize) -> MatMut<'_, T> {
         assert!(index < self.len, "item {index} of {}", self.len);
@@ -126,10 +155,12 @@ fn threads<T: Element>(n: usize, cols: usize, count: usize, par: Par) -> Par {
 }
 
 /// Runs every group: `task` makes what becomes of the factors of the matrices from `first` on.
+///
+/// Generic, so that the lanes of a group are filled in loops without calls: at small orders they take a good part of the time.
 fn run<T: Element>(
     (n, cols, count): (usize, usize, usize),
-    matrices: &dyn Matrices<T>,
-    task: &(dyn Fn(core::ops::Range<usize>) -> Task<T> + Sync),
+    matrices: &impl Matrices<T>,
+    task: impl Fn(Range<usize>) -> Task<T> + Sync,
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Vec<Failure<T>>> {
@@ -147,13 +178,14 @@ fn run<T: Element>(
             let first = index * kernels.lanes;
             let range = first..count.min(first + kernels.lanes);
             let next = if range.end < count { range.end..count.min(range.end + kernels.lanes) } else { range.clone() };
+            let last = range.end - 1;
             let mut group = Group {
                 n,
                 count: range.len(),
-                a: Lanes::sources(range.clone().map(|index| matrices.a(index).0)),
-                next: Lanes::sources(next.map(|index| matrices.a(index).0)),
-                scale: core::array::from_fn(|lane| matrices.a(first + lane % range.len()).1),
-                damping: core::array::from_fn(|lane| matrices.a(first + lane % range.len()).2),
+                a: matrices.sources(range.clone()),
+                next: matrices.sources(next),
+                scale: core::array::from_fn(|lane| matrices.parameters(last.min(first + lane)).0),
+                damping: core::array::from_fn(|lane| matrices.parameters(last.min(first + lane)).1),
                 task: task(range),
             };
             // SAFETY: the kernels belong to an ISA this CPU has; one task at a time has this worker's number, and each matrix
@@ -197,7 +229,7 @@ fn lanes_scratch<T: Element>(n: usize, cols: usize, count: usize, par: Par) -> S
 
 fn invert<T: Element>(
     (n, count): (usize, usize),
-    matrices: &dyn Matrices<T>,
+    matrices: &impl Matrices<T>,
     triangle: Triangle,
     par: Par,
     stack: &mut MemStack,
@@ -205,26 +237,26 @@ fn invert<T: Element>(
     if n > LARGEST {
         return invert_large((n, count), matrices, triangle, par, stack);
     }
-    let task = |range: core::ops::Range<usize>| {
+    let task = |range: Range<usize>| {
         // SAFETY: each matrix belongs to one group.
-        let out = Lanes::targets(range.map(|index| unsafe { matrices.out(index) }));
+        let out = unsafe { matrices.targets(range) };
         let part = if triangle == Triangle::Full { Part::All } else { Part::Lower };
         Task::Invert { out, part }
     };
-    run((n, 0, count), matrices, &task, par, stack)
+    run((n, 0, count), matrices, task, par, stack)
 }
 
 /// One matrix at a time, in scratch, so that a failure leaves its output as it was.
 fn invert_large<T: Element>(
     (n, count): (usize, usize),
-    matrices: &dyn Matrices<T>,
+    matrices: &impl Matrices<T>,
     triangle: Triangle,
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Vec<Failure<T>>> {
     let failures = Failures::new();
     groups::for_each(count, par, |par| cholesky::damped_inverse_scratch::<T>(n, par), stack, &|index, par, stack| {
-        let (a, scale, damping) = matrices.a(index);
+        let (a, (scale, damping)) = (matrices.a(index), matrices.parameters(index));
         // SAFETY: each matrix is one task's.
         let out = unsafe { matrices.out(index) };
         if let Err(pivot) = cholesky::damped_inverse(out, a, scale, damping, triangle, par, stack) {
@@ -322,12 +354,12 @@ pub fn solve<T: Element>(
     if n > LARGEST {
         return solve_large((n, cols, count), &batch, b, par, stack);
     }
-    let task = |range: core::ops::Range<usize>| {
+    let task = |range: Range<usize>| {
         // SAFETY: each matrix belongs to one group.
-        let out = Lanes::targets(range.clone().map(|index| unsafe { batch.out(index) }));
+        let out = unsafe { batch.targets(range.clone()) };
         Task::Solve { out, b: Lanes::sources(range.map(|index| b.datapoint(index))), cols }
     };
-    run((n, cols, count), &batch, &task, par, stack)
+    run((n, cols, count), &batch, task, par, stack)
 }
 
 fn solve_large<T: Element>(
@@ -341,7 +373,7 @@ fn solve_large<T: Element>(
     groups::for_each(count, par, |par| large_solve_scratch::<T>(n, cols, par), stack, &|index, par, stack| {
         let (mut memory, stack) = stack.make_aligned_with::<T>(n * n, ALIGN, |_| T::zero());
         let Ok(mut l) = MatMut::new(&mut memory, [n, n]) else { unreachable!("n n elements") };
-        let (a, scale, damping) = batch.a(index);
+        let (a, (scale, damping)) = (batch.a(index), batch.parameters(index));
         match cholesky::damped_cholesky(l.rb_mut(), a, scale, damping, par, stack) {
             Err(pivot) => {
                 failures.add([Failure { index, pivot }]);

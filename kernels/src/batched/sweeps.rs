@@ -129,7 +129,7 @@ unsafe fn factor_block<T: Float, S: Simd<T>>(at: *mut T, first: usize, pivots: &
                 S::store(values.as_mut_ptr(), value);
                 pivots.add(all & !positive, first + j, &values);
             }
-            let reciprocal = S::div(S::splat(T::one()), S::sqrt(value));
+            let reciprocal = S::reciprocal_root(value);
             l[j][j] = reciprocal;
             for row in &mut l[j + 1..] {
                 row[j] = S::mul(row[j], reciprocal);

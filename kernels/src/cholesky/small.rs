@@ -12,7 +12,7 @@ use super::{LEAF, Pivot};
 use crate::element::Element;
 use crate::engine::epilogue::Triangle;
 use crate::isa::Isa;
-use crate::simd::Simd;
+use crate::simd::{Simd, squares};
 use crate::view::{MatMut, MatRef};
 use core::mem::MaybeUninit;
 use num_traits::Float;
@@ -163,7 +163,7 @@ unsafe fn transpose<T: Float, S: Simd<T>, const W: usize>(n: usize, from: *mut T
             // SAFETY: square (row, col) of `from`, square (col, row) of `to`.
             unsafe {
                 let from = at::<T, S, W>(from, row * S::LANES, col);
-                S::transpose_square(at::<T, S, W>(to, col * S::LANES, row), wide, from, wide as isize);
+                squares::transpose::<T, S>(at::<T, S, W>(to, col * S::LANES, row), wide, from, wide as isize);
             }
         }
     }

@@ -14,7 +14,7 @@ use super::correlate::{Slots, TilePair};
 use super::correlation::{Correlation, Kind};
 use super::geometry::FeatureOrder;
 use crate::engine::rows::transpose;
-use crate::simd::Simd;
+use crate::simd::{Simd, squares};
 use num_traits::Float;
 
 /// What is read to write rows of the output: the sums of one pair of tiles, seen from one side.
@@ -359,7 +359,7 @@ unsafe fn interleave<T: Float, S: Simd<T>>(row: *mut T, by_tap: *const T, tap_st
             unsafe {
                 let from = by_tap.add(t * tap_step + c);
                 if c + S::LANES <= width {
-                    S::transpose_square(row.add(c * taps + t), taps, from, tap_step as isize);
+                    squares::transpose::<T, S>(row.add(c * taps + t), taps, from, tap_step as isize);
                     continue;
                 }
                 for e in 0..width - c {

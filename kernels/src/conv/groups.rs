@@ -54,6 +54,11 @@ pub(crate) struct SharedGroups<'a, T> {
 unsafe impl<T: Send> Sync for SharedGroups<'_, T> {}
 
 impl<'a, T> SharedGroups<'a, T> {
+    /// From a matrix to the next.
+    pub(crate) fn step(&self) -> isize {
+        self.strides[0]
+    }
+
     pub(crate) fn new(mut out: ViewMut<'a, T, 3>) -> Self {
         SharedGroups { ptr: out.as_mut_ptr(), shape: out.shape(), strides: out.strides(), memory: PhantomData }
     }

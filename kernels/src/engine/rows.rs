@@ -1,6 +1,6 @@
 //! Operations on contiguous rows, for packers and epilogues: masked at the end, never a scalar tail.
 
-use crate::simd::{Simd, line, prefetch};
+use crate::simd::{Simd, line, prefetch, squares};
 use num_traits::Float;
 
 /// `dst <- alpha src + beta dst` over `n` elements; `beta = 0` does not read `dst`.
@@ -239,7 +239,7 @@ pub(crate) unsafe fn transpose<T: Float, S: Simd<T>>(
                 for e in 0..S::LANES as isize {
                     prefetch(from.wrapping_offset(e * src_step).wrapping_add(j + LINES_AHEAD * line::<T>()));
                 }
-                S::transpose_square(dst.add(j * dst_step + i), dst_step, from.add(j), src_step);
+                squares::transpose::<T, S>(dst.add(j * dst_step + i), dst_step, from.add(j), src_step);
             }
             for j in whole_cols..cols {
                 for e in 0..S::LANES {

@@ -1,7 +1,8 @@
 //! AVX2 with FMA: 16 registers of 8 `f32` or 4 `f64`. The register tile is 4 rows of 3 vectors: 12 accumulators, 3 + 4 loads for 12 FMAs.
 
-use super::Simd;
+use super::{SIDES, Simd};
 use core::arch::x86_64::*;
+use core::convert::identity;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
@@ -13,13 +14,14 @@ static MASK_64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 macro_rules! avx2 {
     ($t:ident, $v:ident, $lanes:literal, $mask:ident, $set:ident, $load:ident, $store:ident, $mask_load:ident, $mask_store:ident,
      $add:ident, $mul:ident, $fma:ident, $fnma:ident, $div:ident, $sqrt:ident, $compare:ident, $and:ident, $signs:ident, $sub:ident,
-     $andnot:ident, $blend:ident) => {
+     $andnot:ident, $blend:ident, $side:literal, $part:ident, $part_first:ident, $cast:ident, $turn:ident) => {
         // SAFETY of every body: the trait's contract gives the instruction set; pointers are the caller's to vouch for.
         impl Simd<$t> for Avx2 {
             type V = $v;
             const LANES: usize = $lanes;
             const VECTORS: usize = 3;
             const ROWS: usize = 4;
+            const SIDE: usize = $side;
             const FUSED: bool = true;
 
             #[inline(always)]
@@ -108,6 +110,30 @@ macro_rules! avx2 {
                 }
             }
             #[inline(always)]
+            unsafe fn store_range(p: *mut $t, v: $v, wanted: core::ops::Range<usize>) {
+                // SAFETY: as in load_first, twice.
+                unsafe {
+                    let ended = _mm256_loadu_si256($mask.as_ptr().add($lanes - wanted.end).cast());
+                    let before = _mm256_loadu_si256($mask.as_ptr().add($lanes - wanted.start).cast());
+                    $mask_store(p, _mm256_andnot_si256(before, ended), v)
+                }
+            }
+            #[inline(always)]
+            unsafe fn gather(from: &[*const $t; 16]) -> $v {
+                // SAFETY: see above.
+                unsafe { $cast(join([$part(from[0]), $part(from[1])])) }
+            }
+            #[inline(always)]
+            unsafe fn gather_first(from: &[*const $t; 16], n: usize) -> $v {
+                // SAFETY: see above.
+                unsafe { $cast(join([$part_first(from[0], n), $part_first(from[1], n)])) }
+            }
+            #[inline(always)]
+            unsafe fn turn(v: [$v; SIDES]) -> [$v; SIDES] {
+                // SAFETY: see above.
+                unsafe { $turn(v) }
+            }
+            #[inline(always)]
             unsafe fn even(a: $v, b: $v) -> $v {
                 // SAFETY: a vector and an array of its lanes have one size and no invalid bits.
                 unsafe {
@@ -146,7 +172,12 @@ avx2!(
     _mm256_movemask_ps,
     _mm256_sub_ps,
     _mm256_andnot_ps,
-    _mm256_blendv_ps
+    _mm256_blendv_ps,
+    4,
+    part_f32,
+    part_first_f32,
+    identity,
+    turn_f32
 );
 avx2!(
     f64,
@@ -169,5 +200,66 @@ avx2!(
     _mm256_movemask_pd,
     _mm256_sub_pd,
     _mm256_andnot_pd,
-    _mm256_blendv_pd
+    _mm256_blendv_pd,
+    2,
+    part_f64,
+    part_first_f64,
+    _mm256_castps_pd,
+    turn_f64
 );
+
+/// 16 bytes.
+#[inline(always)]
+pub(super) unsafe fn part_f32(p: *const f32) -> __m128 {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe { _mm_loadu_ps(p) }
+}
+
+#[inline(always)]
+pub(super) unsafe fn part_f64(p: *const f64) -> __m128 {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe { _mm_castpd_ps(_mm_loadu_pd(p)) }
+}
+
+/// The first `n < 4` elements.
+#[inline(always)]
+pub(super) unsafe fn part_first_f32(p: *const f32, n: usize) -> __m128 {
+    // SAFETY: the caller has AVX and vouches for the elements; the mask's window lies inside its table.
+    unsafe { _mm_maskload_ps(p, _mm_loadu_si128(MASK_32.as_ptr().add(8 - n).cast())) }
+}
+
+/// The first element.
+#[inline(always)]
+pub(super) unsafe fn part_first_f64(p: *const f64, _: usize) -> __m128 {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe { _mm_castpd_ps(_mm_load_sd(p)) }
+}
+
+/// Two parts in one register. Where a part was loaded, it is inserted from memory, on any vector port.
+#[inline(always)]
+unsafe fn join(parts: [__m128; 2]) -> __m256 {
+    // SAFETY: the caller has AVX.
+    unsafe { _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(parts[0]), parts[1]) }
+}
+
+/// By unpacking singles, then pairs.
+#[inline(always)]
+unsafe fn turn_f32(v: [__m256; SIDES]) -> [__m256; SIDES] {
+    // SAFETY: the caller has AVX.
+    unsafe {
+        let (lo01, hi01) = (_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+        let (lo23, hi23) = (_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+        [
+            _mm256_shuffle_ps::<0b01_00_01_00>(lo01, lo23),
+            _mm256_shuffle_ps::<0b11_10_11_10>(lo01, lo23),
+            _mm256_shuffle_ps::<0b01_00_01_00>(hi01, hi23),
+            _mm256_shuffle_ps::<0b11_10_11_10>(hi01, hi23),
+        ]
+    }
+}
+
+#[inline(always)]
+unsafe fn turn_f64(v: [__m256d; SIDES]) -> [__m256d; SIDES] {
+    // SAFETY: the caller has AVX.
+    unsafe { [_mm256_unpacklo_pd(v[0], v[1]), _mm256_unpackhi_pd(v[0], v[1]), v[2], v[3]] }
+}

@@ -5,6 +5,7 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 pub(crate) mod portable;
+pub(crate) mod squares;
 pub(crate) mod vector;
 
 /// Asks for the line at `p` ahead of its use. Any address will do: the hint is ignored where there is nothing to read.
@@ -38,17 +39,26 @@ pub(crate) const fn line<T>() -> usize {
     64 / size_of::<T>()
 }
 
-/// Where up to 16 vectors lie, four by four: the first of each four, `usize::MAX` where there is none, and the step to the next.
+/// Vectors that lie evenly apart.
+pub(crate) const QUAD: usize = 4;
+
+/// The most elements of a part of a vector, see [`Simd::SIDE`].
+pub(crate) const SIDES: usize = 4;
+
+/// Where up to 16 vectors lie, four by four: the first of each four, and the step to the next, in bytes.
+#[derive(Clone, Copy)]
 pub(crate) struct Quads {
     pub(crate) at: [usize; 4],
     pub(crate) step: [usize; 4],
 }
 
 impl Quads {
-    /// First element of vector `j`.
+    pub(crate) const NONE: Quads = Quads { at: [0; 4], step: [0; 4] };
+
+    /// The four vectors from element `at` on.
     #[inline(always)]
-    pub(crate) fn vector(&self, j: usize) -> usize {
-        self.at[j / 4] + j % 4 * self.step[j / 4]
+    pub(crate) fn set<T>(&mut self, q: usize, (at, step): (usize, usize)) {
+        (self.at[q], self.step[q]) = (at * size_of::<T>(), step * size_of::<T>());
     }
 }
 
@@ -66,6 +76,8 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
     const VECTORS: usize;
     /// Rows of the register tile.
     const ROWS: usize;
+    /// Elements of a part of a vector, which shuffles inside parts do not leave: at most [`SIDES`].
+    const SIDE: usize;
     /// Whether [`fma`](Simd::fma) rounds once.
     const FUSED: bool;
 
@@ -80,17 +92,6 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`: rounded once where the instruction set has it, twice on the portable path.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// Transposes a square of LANES: `dst[j * dst_step + i] <- src[i * src_step + j]`, whole columns, stored in the order of `j`: where they
-    /// overlap, the later one stays.
-    #[inline(always)]
-    unsafe fn transpose_square(dst: *mut T, dst_step: usize, src: *const T, src_step: isize) {
-        for j in 0..Self::LANES {
-            for i in 0..Self::LANES {
-                // SAFETY: the caller vouches for the square on both sides.
-                unsafe { *dst.add(j * dst_step + i) = *src.offset(i as isize * src_step + j as isize) }
-            }
-        }
-    }
     /// `c - a * b`, rounded as [`fma`](Simd::fma).
     unsafe fn fnma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -103,42 +104,22 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
     unsafe fn sqrt(v: Self::V) -> Self::V;
     /// Bit `i` tells whether element `i` is positive and finite.
     unsafe fn positive(v: Self::V) -> u32;
-    /// Transposes a stretch of LANES rows, each its own pointer: column `j` becomes a vector at `dst`, times `scale`, zero for `width <= j < LANES`;
-    /// see [`Quads`]. `width` is not zero where LANES is at least 4.
+    /// Elements `wanted` only; the others are not touched.
+    unsafe fn store_range(p: *mut T, v: Self::V, wanted: core::ops::Range<usize>);
+    /// A vector of parts, each SIDE elements from its own address: the first LANES / SIDE addresses.
+    unsafe fn gather(from: &[*const T; 16]) -> Self::V;
+    /// The same of the first `n < SIDE` elements of each part; the rest are zero and not touched in memory. `n` is not zero.
+    unsafe fn gather_first(from: &[*const T; 16], n: usize) -> Self::V;
+    /// Transposes, inside each part, the square of the first SIDE vectors.
+    unsafe fn turn(v: [Self::V; SIDES]) -> [Self::V; SIDES];
+    /// `1 / sqrt(v)` of positive numbers within two roundings, as of a root and a quotient. Other numbers give anything.
     #[inline(always)]
-    unsafe fn interleave(dst: *mut T, quads: &Quads, rows: *const *const T, start: usize, width: usize, scale: *const T)
+    unsafe fn reciprocal_root(v: Self::V) -> Self::V
     where
         T: num_traits::Float,
     {
-        for j in (0..Self::LANES).filter(|&j| quads.at[j / 4] != usize::MAX) {
-            for i in 0..Self::LANES {
-                // SAFETY: the caller vouches for LANES rows, `width` elements of each, and for the vectors at `dst`.
-                unsafe {
-                    let value = if j < width { *(*rows.add(i)).add(start + j) } else { T::zero() };
-                    *dst.add(quads.vector(j) + i) = *scale.add(i) * value;
-                }
-            }
-        }
-    }
-    /// The inverse: `rows[i][start + j]` becomes element `i` of the vector `j` at `src`, for `j` in `wanted`, which is not empty. Null rows are left out;
-    /// all quads are readable.
-    #[inline(always)]
-    unsafe fn deinterleave(
-        rows: *const *mut T,
-        start: usize,
-        wanted: core::ops::Range<usize>,
-        src: *const T,
-        quads: &Quads,
-    ) {
-        for i in 0..Self::LANES {
-            // SAFETY: the caller vouches for LANES rows, the elements wanted of each that is not null, and the vectors at `src`.
-            unsafe {
-                let row = *rows.add(i);
-                for j in wanted.clone().filter(|_| !row.is_null()) {
-                    *row.add(start + j) = *src.add(quads.vector(j) + i);
-                }
-            }
-        }
+        // SAFETY: the caller's contract.
+        unsafe { Self::div(Self::splat(T::one()), Self::sqrt(v)) }
     }
     /// Elements 0, 2, 4, .. of `a` followed by `b`.
     unsafe fn even(a: Self::V, b: Self::V) -> Self::V;

@@ -1,7 +1,7 @@
 //! Plain Rust on small arrays, which compilers turn into the vectors of any baseline (SSE2, NEON).
 //! Multiplies and adds: `mul_add` is a library call where the baseline has no FMA.
 
-use super::Simd;
+use super::{SIDES, Simd};
 use core::ops::{Add, Div, Mul, Sub};
 
 #[derive(Clone, Copy)]
@@ -38,6 +38,7 @@ macro_rules! portable {
             const LANES: usize = $lanes;
             const VECTORS: usize = 2;
             const ROWS: usize = 4;
+            const SIDE: usize = 1;
             const FUSED: bool = false;
 
             #[inline(always)]
@@ -105,6 +106,27 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn positive(v: Self::V) -> u32 {
                 (0..$lanes).map(|i| u32::from(v[i] > 0.0 && v[i] < $t::INFINITY) << i).sum()
+            }
+            #[inline(always)]
+            unsafe fn store_range(p: *mut $t, v: Self::V, wanted: core::ops::Range<usize>) {
+                for i in wanted {
+                    // SAFETY: the caller vouches for these elements.
+                    unsafe { *p.add(i) = v[i] }
+                }
+            }
+            #[inline(always)]
+            unsafe fn gather(from: &[*const $t; 16]) -> Self::V {
+                // SAFETY: the caller vouches for LANES addresses.
+                core::array::from_fn(|i| unsafe { *from[i] })
+            }
+            #[inline(always)]
+            unsafe fn gather_first(from: &[*const $t; 16], _: usize) -> Self::V {
+                // SAFETY: as above: an element has no part.
+                unsafe { Self::gather(from) }
+            }
+            #[inline(always)]
+            unsafe fn turn(v: [Self::V; SIDES]) -> [Self::V; SIDES] {
+                v
             }
             #[inline(always)]
             unsafe fn even(a: Self::V, b: Self::V) -> Self::V {

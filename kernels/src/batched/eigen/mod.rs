@@ -23,7 +23,8 @@ use crate::element::Element;
 use crate::engine::kernels::Kernels;
 use crate::engine::{Buffers, aligned};
 use crate::par::Par;
-use crate::view::{MatMut, View, ViewMut};
+use crate::view::{MatMut, MatRef, View, ViewMut};
+use core::marker::PhantomData;
 use dyn_stack::{MemStack, StackReq};
 use room::Room;
 
@@ -92,6 +93,108 @@ pub fn symmetric_eigen<T: Element>(
         return Ok(());
     }
     let [step, entry_step] = values.strides();
+    // SAFETY: the same elements; row b becomes a matrix of one row.
+    let rows = unsafe { values.reshaped([0, 0], [batch, 1, n], [step, 0, entry_step]) };
+    let matrices = Batch { a, values: SharedGroups::new(rows), vectors: SharedGroups::new(vectors) };
+    decompose([batch, n], &matrices, limit, par, stack)
+}
+
+/// One matrix of a list: where its eigenvalues and eigenvectors go, and the matrix.
+#[derive(Debug)]
+pub struct Item<'a, T> {
+    /// Ascending.
+    pub values: &'a mut [T],
+    /// In columns.
+    pub vectors: MatMut<'a, T>,
+    /// Of which the lower triangle is read.
+    pub a: MatRef<'a, T>,
+}
+
+/// [`symmetric_eigen`] of matrices that are anywhere in memory, all of one order, with the same bits. Failures name places in the list.
+///
+/// # Errors
+/// As [`symmetric_eigen`].
+///
+/// # Panics
+/// If shapes disagree, `n > MAX`, or `stack` holds less than [`symmetric_eigen_scratch`] of as many.
+pub fn symmetric_eigen_list<T: Element>(
+    items: &mut [Item<'_, T>],
+    limit: usize,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Vec<Failure>> {
+    let n = items.first().map_or(0, |item| item.a.rows());
+    let fits = |item: &Item<'_, T>| {
+        item.a.shape() == [n, n] && item.vectors.shape() == [n, n] && item.values.len() == n && n <= MAX
+    };
+    assert!(items.iter().all(fits), "symmetric_eigen_list: shapes disagree");
+    if n == 0 {
+        return Ok(());
+    }
+    let list = List { items: items.as_mut_ptr(), len: items.len(), memory: PhantomData };
+    decompose([list.len, n], &list, limit, par, stack)
+}
+
+/// The matrices of a batch, wherever they are.
+trait Matrices<T>: Sync {
+    fn a(&self, index: usize) -> MatRef<'_, T>;
+    /// Eigenvalues, a row, and eigenvectors.
+    ///
+    /// # Safety
+    /// No two live borrows of one index.
+    unsafe fn outputs(&self, index: usize) -> (MatMut<'_, T>, MatMut<'_, T>);
+}
+
+struct Batch<'a, T> {
+    a: View<'a, T, 3>,
+    values: SharedGroups<'a, T>,
+    vectors: SharedGroups<'a, T>,
+}
+
+impl<T: Element> Matrices<T> for Batch<'_, T> {
+    fn a(&self, index: usize) -> MatRef<'_, T> {
+        self.a.datapoint(index)
+    }
+    unsafe fn outputs(&self, index: usize) -> (MatMut<'_, T>, MatMut<'_, T>) {
+        // SAFETY: the caller's contract.
+        unsafe { (self.values.matrix(index), self.vectors.matrix(index)) }
+    }
+}
+
+struct List<'a, 'b, T> {
+    items: *mut Item<'b, T>,
+    len: usize,
+    memory: PhantomData<&'a mut [Item<'b, T>]>,
+}
+
+// SAFETY: matrices are read by several tasks; outputs are borrowed by one each, as `outputs` asks of its callers.
+unsafe impl<T: Send + Sync> Sync for List<'_, '_, T> {}
+
+impl<T: Element> Matrices<T> for List<'_, '_, T> {
+    fn a(&self, index: usize) -> MatRef<'_, T> {
+        assert!(index < self.len, "item {index} of {}", self.len);
+        // SAFETY: an item of the list; this field is not written while the list is borrowed.
+        unsafe { (*self.items.add(index)).a }
+    }
+    unsafe fn outputs(&self, index: usize) -> (MatMut<'_, T>, MatMut<'_, T>) {
+        assert!(index < self.len, "item {index} of {}", self.len);
+        // SAFETY: an item of the list, whose outputs the caller alone has.
+        let (values, vectors) =
+            unsafe { (&mut *(*self.items.add(index)).values, (*self.items.add(index)).vectors.rb_mut()) };
+        let shape = [1, values.len()];
+        let Ok(values) = MatMut::new(values, shape) else { unreachable!("a row") };
+        (values, vectors)
+    }
+}
+
+/// Runs all tasks, each of several groups of lanes.
+fn decompose<T: Element>(
+    [batch, n]: [usize; 2],
+    matrices: &dyn Matrices<T>,
+    limit: usize,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Vec<Failure>> {
     let kernels = T::kernels(par.isa());
     let groups = groups(batch, n, kernels.lanes);
     let each = groups * kernels.lanes;
@@ -99,9 +202,7 @@ pub fn symmetric_eigen<T: Element>(
     let len = groups * Room::<T>::len(n, kernels.lanes);
     let (memory, _) = aligned::<T>(stack, len * par.degree());
     let memory = Buffers::new(memory, par.degree());
-    // SAFETY: the same elements; row b becomes a matrix of one row.
-    let rows = unsafe { values.reshaped([0, 0], [batch, 1, n], [step, 0, entry_step]) };
-    let job = Job { a, limit, values: SharedGroups::new(rows), vectors: SharedGroups::new(vectors), kernels };
+    let job = Job { shape: [batch, n], matrices, limit, kernels };
     let failures = Failures::new();
     par.enter(|| {
         par.for_each(batch.div_ceil(each), &|worker, task| {
@@ -123,17 +224,16 @@ pub fn symmetric_eigen_scratch<T: Element>(batch: usize, n: usize, par: Par) -> 
 
 /// What all tasks share.
 struct Job<'a, T: Element> {
-    a: View<'a, T, 3>,
+    shape: [usize; 2],
+    matrices: &'a dyn Matrices<T>,
     limit: usize,
-    values: SharedGroups<'a, T>,
-    vectors: SharedGroups<'a, T>,
     kernels: &'static Kernels<T>,
 }
 
 impl<T: Element> Job<'_, T> {
     /// Decomposes the matrices from `first` on that fit into `groups` groups.
     fn run(&self, first: usize, groups: usize, memory: &mut [T], failures: &Failures<Failure>) {
-        let ([batch, n, _], lanes) = (self.a.shape(), self.kernels.lanes);
+        let ([batch, n], lanes) = (self.shape, self.kernels.lanes);
         let mut parts = memory.chunks_exact_mut(Room::<T>::len(n, lanes));
         let used = (batch - first).div_ceil(lanes).next_power_of_two().min(groups);
         let Some(part) = parts.next() else { return };
@@ -144,7 +244,7 @@ impl<T: Element> Job<'_, T> {
         let count = |group: usize| lanes.min(batch.saturating_sub(first + group * lanes));
         let sources = |group: usize| {
             let start = (first + group * lanes).min(batch - 1);
-            Lanes::sources((start..batch.min(start + lanes)).map(|matrix| self.a.datapoint(matrix)))
+            Lanes::sources((start..batch.min(start + lanes)).map(|matrix| self.matrices.a(matrix)))
         };
         let matrices: [_; GROUPS] = core::array::from_fn(sources);
         // SAFETY: the kernels belong to an ISA this CPU has; the rooms are this task's.
@@ -156,7 +256,7 @@ impl<T: Element> Job<'_, T> {
 
     /// Writes the results of `count` lanes.
     fn write(&self, room: &Room<T>, first: usize, count: usize, failures: &Failures<Failure>) {
-        let ([_, n, _], lanes) = (self.a.shape(), self.kernels.lanes);
+        let ([_, n], lanes) = (self.shape, self.kernels.lanes);
         let size = n * room.ld;
         // SAFETY: the kernel has written them, and the room is this task's.
         let (columns, d, ranks, status) = unsafe {
@@ -181,7 +281,7 @@ impl<T: Element> Job<'_, T> {
                 continue;
             }
             // SAFETY: each matrix belongs to one task.
-            let (mut values, vectors) = unsafe { (self.values.matrix(matrix), self.vectors.matrix(matrix)) };
+            let (mut values, vectors) = unsafe { self.matrices.outputs(matrix) };
             for j in 0..n {
                 values.set([0, rank(j, lane)], d[j * lanes + lane]);
             }

@@ -2,6 +2,7 @@
 
 use super::{ql, tridiagonal};
 use crate::batched::lanes::{Lanes, Layout, MOST, Part, read};
+use crate::simd::squares::deinterleave;
 use crate::simd::vector::Vector;
 use crate::simd::{Quads, Simd};
 use num_traits::Float;
@@ -47,7 +48,7 @@ fn leading(n: usize) -> usize {
 }
 
 impl<T> Room<T> {
-    /// The stage, and what [`Simd::deinterleave`] may read past the last eigenvector.
+    /// The stage, and what [`deinterleave`] may read past the last eigenvector.
     const VECTORS: usize = 5 + MOST;
 
     /// Elements of a room.
@@ -201,7 +202,10 @@ unsafe fn finish<T: Float, S: Simd<T>>(room: &Room<T>) {
             rank.store(ranks.add(j * l));
         }
         let mut columns = [core::ptr::null_mut(); MOST];
-        let following = Quads { at: core::array::from_fn(|q| 4 * q * l), step: [l; 4] };
+        let mut following = Quads::NONE;
+        for q in 0..MOST / 4 {
+            following.set::<T>(q, (4 * q * l, l));
+        }
         for j in 0..n {
             for i in 0..n {
                 // The sign of a zero depends on how long other lanes went on with identity rotations: -0 becomes 0.
@@ -214,7 +218,12 @@ unsafe fn finish<T: Float, S: Simd<T>>(room: &Room<T>) {
             }
             for start in (0..n).step_by(l) {
                 let entries = z.add((j * ld + start) * l);
-                S::deinterleave(columns.as_ptr(), start, 0..l.min(n - start), entries, &following);
+                for share in 0..l / S::SIDE {
+                    let v = deinterleave::<T, S>(entries, &following, share);
+                    for (&column, &vector) in columns[share * S::SIDE..].iter().zip(&v).take(S::SIDE) {
+                        S::store_first(column.add(start), vector, l.min(n - start));
+                    }
+                }
             }
         }
     }
