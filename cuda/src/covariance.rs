@@ -100,21 +100,13 @@ fn finish_name(tile: Tile, sums: Kind) -> &'static str {
     }
 }
 
-fn rows_name(kind: Kind) -> &'static str {
+/// The kernels that make rows, and their mean.
+fn row_names(kind: Kind) -> [&'static str; 2] {
     match kind {
-        Kind::F32 => "covariance_rows_f32",
-        Kind::F64 => "covariance_rows_f64",
-        Kind::Bf16 => "covariance_rows_bf16",
-        Kind::F16 => "covariance_rows_f16",
-    }
-}
-
-fn means_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::F32 => "covariance_means_f32",
-        Kind::F64 => "covariance_means_f64",
-        Kind::Bf16 => "covariance_means_bf16",
-        Kind::F16 => "covariance_means_f16",
+        Kind::F32 => ["covariance_rows_f32", "covariance_means_f32"],
+        Kind::F64 => ["covariance_rows_f64", "covariance_means_f64"],
+        Kind::Bf16 => ["covariance_rows_bf16", "covariance_means_bf16"],
+        Kind::F16 => ["covariance_rows_f16", "covariance_means_f16"],
     }
 }
 
@@ -374,7 +366,7 @@ fn prepare<I: Input>(
     if spec.centre_scale.is_some() {
         let shared = (256 * kind.widened().bytes()) as u32;
         let grid = Grid { blocks: [work.features.div_ceil(32) as u32, 1, 1], threads: 256, shared };
-        launch(means_name(kind), &params, grid)?;
+        launch(row_names(kind)[1], &params, grid)?;
     }
     let summed = spec.sharing == Sharing::Reduce;
     let params = RowsParams {
@@ -386,7 +378,7 @@ fn prepare<I: Input>(
         ..params
     };
     let grid = Grid { blocks: [blocks(work.rows.checked_mul(work.features), 256)?, 1, 1], threads: 256, shared: 0 };
-    launch(rows_name(kind), &params, grid)?;
+    launch(row_names(kind)[0], &params, grid)?;
     Ok(Rows::new(work.kind, rows.pointer(), [work.rows, 1, work.features], [work.lead() as isize, 0, 1]))
 }
 
@@ -495,7 +487,7 @@ mod tests {
         for kind in [Kind::F32, Kind::F64, Kind::Bf16, Kind::F16] {
             let rungs = Rung::all(kind).into_iter().map(|rung| rung.name(kind).expect("a kernel"));
             let tiles = Tile::all(kind).iter().map(|&tile| finish_name(tile, kind.widened()));
-            for name in rungs.chain(tiles).chain([rows_name(kind), means_name(kind)]) {
+            for name in rungs.chain(tiles).chain(row_names(kind)) {
                 let found = SOURCE.text.matches(&format!("({name},")).count()
                     + SOURCE.text.matches(&format!(" {name},")).count();
                 assert_eq!(found, 1, "{name}");
