@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(64) damped_inverse_registers64_f32(
 }
 KERNEL(damped_inverse_registers64_f32)
 
-extern "C" __global__ void __launch_bounds__(256) damped_inverse_registers128_f32(const damped_inverse::Params<float> p) {
+extern "C" __global__ void __launch_bounds__(256, 2) damped_inverse_registers128_f32(const damped_inverse::Params<float> p) {
     SHARED(float, shared);
     damped_inverse::registers_rung<float, 16, 8>(p, shared);
 }
@@ -55,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(64) damped_inverse_registers64_f64(
 }
 KERNEL(damped_inverse_registers64_f64)
 
-extern "C" __global__ void __launch_bounds__(256) damped_inverse_registers128_f64(const damped_inverse::Params<double> p) {
+extern "C" __global__ void __launch_bounds__(256, 1) damped_inverse_registers128_f64(const damped_inverse::Params<double> p) {
     SHARED(double, shared);
     damped_inverse::registers_rung<double, 16, 8>(p, shared);
 }
