@@ -1,5 +1,6 @@
 //! The posterior with all covariances between weights.
 
+use crate::convolution::Conv;
 use crate::dense::{blend_into, check_finite, temporary, temporary_scratch, with_scratch};
 use crate::error::{check_parameter, check_scratch, check_shape};
 use crate::inverse::{Side, damped_cholesky_alloc, log_det, solve, solve_scratch};
@@ -7,7 +8,7 @@ use crate::layer::Layer;
 use crate::optim::Observation;
 use crate::optim::kept::{Frame, Kept};
 use crate::woodbury::{LayerBatch, gradient_gram_alloc};
-use crate::{Bias, Blend, Element, Error, MatMut, MatRef, MemStack, Par, Sampler, StackReq, Triangle};
+use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, Sampler, StackReq, Triangle};
 use foof_kernels::woodbury::{Weights, dots, sum};
 
 /// The prior covariance `S0` of a layer's weights, about `W_MAP`'s prior mean.
@@ -20,7 +21,7 @@ pub enum Prior<T> {
     },
     /// `diag(outputs) ⊗ diag(inputs)`: the weight from input `j` to output `k` has variance `outputs_k inputs_j`.
     Separable {
-        /// `a`, a positive number for each column of the weights, the bias's last.
+        /// `a`, a positive number for each column of the weights, the bias's last: of a convolution one for each feature of a group, in its order.
         inputs: Vec<T>,
         /// `b`, a positive number for each row.
         outputs: Vec<T>,
@@ -45,6 +46,14 @@ impl<T: Element> Prior<T> {
         }
     }
 
+    /// Deviations of the weights' columns, where they differ.
+    fn input_deviations(&self) -> Option<Vec<T>> {
+        match self {
+            Prior::Isotropic { .. } => None,
+            Prior::Separable { inputs, .. } => Some(inputs.iter().map(|variance| variance.sqrt()).collect()),
+        }
+    }
+
     /// Standard deviation of the weight `[k, j]`.
     fn deviation(&self, k: usize, j: usize) -> T {
         match self {
@@ -64,9 +73,11 @@ impl<T: Element> Prior<T> {
 /// has exactly the posterior's distribution, and costs steps (1) and (3) of [`woodbury`](crate::woodbury) and a solve with the factor of `I + H H^T`.
 pub struct Laplace<T> {
     layers: Vec<Layer>,
-    /// Layers as the scaled batch has them: the constant of a separable prior's bias is scaled too, so it is an input.
     frame: Frame,
-    scaled: Kept<T>,
+    /// The batch, its errors in the units of the prior.
+    kept: Kept<T>,
+    /// Deviations of the weights' columns, by which inputs are scaled while they are packed: the patches of a convolution are nowhere else.
+    scales: Vec<Option<Vec<T>>>,
     priors: Vec<Prior<T>>,
     /// Of `I + H H^T`.
     factor: Vec<T>,
@@ -74,12 +85,12 @@ pub struct Laplace<T> {
 }
 
 impl<T: Element> Laplace<T> {
-    /// Keeps a scaled copy of the batch, and factors `I + H H^T`: `R³/6` multiply-adds besides step (2). `observations` hold inputs and errors of `n`
+    /// Keeps a copy of the batch, and factors `I + H H^T`: `R³/6` multiply-adds besides step (2). `observations` hold inputs and errors of `n`
     /// datapoints, with `labels` rows of errors for each.
     ///
     /// # Errors
-    /// With the layer: [`Error::Parameter`] for variances that are not positive and finite, and for a separable prior of a convolution;
-    /// [`Error::Shape`] for another number of variances. For the batch as [`Optimizer::observe`](crate::optim::Optimizer::observe).
+    /// With the layer: [`Error::Parameter`] for variances that are not positive and finite, [`Error::Shape`] for another number of them. For the
+    /// batch as [`Optimizer::observe`](crate::optim::Optimizer::observe).
     /// [`Error::NotFinite`] or [`Error::NotPositiveDefinite`] where finite numbers overflow.
     pub fn new(
         layers: &[Layer],
@@ -94,30 +105,28 @@ impl<T: Element> Laplace<T> {
         }
         for (l, (layer, prior)) in layers.iter().zip(priors).enumerate() {
             prior.check(layer.weight_shape()).map_err(|error| error.in_layer(l))?;
-            let separable = matches!(prior, Prior::Separable { .. });
-            let expected = "Prior::Isotropic: the columns of a convolution's weights are not its inputs";
-            let fits = !(separable && layer.convolution().is_some());
-            check_parameter("prior", l as f64, fits, expected).map_err(|error| error.in_layer(l))?;
         }
-        let given = Frame::new::<T>(layers, n, labels, par);
-        given.check(observations)?;
-        let mut kept = Kept::new(&given);
-        kept.copy(&given, observations)?;
-        let with_constants: Vec<Layer> =
-            layers.iter().zip(priors).map(|(layer, prior)| explicit(layer, prior)).collect::<Result<_, _>>()?;
-        let frame = Frame::new::<T>(&with_constants, n, labels, par);
-        let mut scaled = Kept::new(&frame);
-        for (l, prior) in priors.iter().enumerate() {
-            scale(&mut scaled.tensors[l], &kept.tensors[l], [layers[l].inputs(), layers[l].outputs()], prior);
+        let frame = Frame::new::<T>(layers, n, labels, par);
+        frame.check(observations)?;
+        let mut kept = Kept::new(&frame);
+        kept.copy(&frame, observations)?;
+        for ((layer, prior), [_, errors]) in layers.iter().zip(priors).zip(&mut kept.tensors) {
+            scale_errors(errors, layer, prior);
         }
+        let scales: Vec<_> = priors.iter().map(Prior::input_deviations).collect();
         let rows = frame.rows;
         let (mut gram, mut factor) = (vec![T::zero(); rows * rows], vec![T::zero(); rows * rows]);
-        let batch = batch(&frame, &scaled)?;
+        let batch: Vec<_> = (0..layers.len()).map(|l| scaled(&frame, &kept, &scales, l)).collect::<Result<_, _>>()?;
         gradient_gram_alloc(MatMut::new(&mut gram, [rows; 2])?, &batch, Triangle::Lower, par)?;
         let out = MatMut::new(&mut factor, [rows; 2])?;
         // The Gram matrix is a mean over the datapoints.
         damped_cholesky_alloc(out, MatRef::new(&gram, [rows; 2])?, T::from_f64(n as f64), T::one(), par)?;
-        Ok(Laplace { layers: layers.to_vec(), frame, scaled, priors: priors.to_vec(), factor, par })
+        Ok(Laplace { layers: layers.to_vec(), frame, kept, scales, priors: priors.to_vec(), factor, par })
+    }
+
+    /// Layer `l` in the units of its prior.
+    fn layer(&self, l: usize) -> Result<LayerBatch<'_, T>, Error> {
+        scaled(&self.frame, &self.kept, &self.scales, l)
     }
 
     /// Samples of the posterior: `mean` (`W_MAP`) one matrix of the weights' shape for each layer, `out` as many for each sample, one sample after the
@@ -188,14 +197,14 @@ impl<T: Element> Laplace<T> {
         let samples = self.layers.len().max(1);
         for (y, z) in y.chunks_exact(samples).zip(z.chunks_exact_mut(rows.max(1))) {
             for (l, y) in y.iter().enumerate() {
-                dots::dots(z, one, &self.scaled.layer(&self.frame, l)?.0, y.as_ref(), par, stack);
+                dots::dots(z, one, &self.layer(l)?.0, y.as_ref(), par, stack);
             }
         }
         let factor = MatRef::new(&self.factor, [rows; 2])?;
         solve(factor, MatMut::new(z, [count, rows])?, Side::Right, par, stack)?;
         for (y, w) in y.chunks_exact_mut(samples).zip(z.chunks_exact(rows.max(1))) {
             for (l, y) in y.iter_mut().enumerate() {
-                let term = (self.scaled.layer(&self.frame, l)?.0, Weights::Each(w));
+                let term = (self.layer(l)?.0, Weights::Each(w));
                 sum::sum(y.rb_mut(), None, Blend::add(-one), &term, None, par, stack);
                 each_entry(y, |k, j, y| y * self.priors[l].deviation(k, j));
             }
@@ -206,7 +215,7 @@ impl<T: Element> Laplace<T> {
     /// Scratch of [`map`](Self::map) for `count` vectors.
     pub fn map_scratch(&self, count: usize) -> StackReq {
         let solve = solve_scratch::<T>(self.frame.rows, count, self.par);
-        (0..self.layers.len()).fold(solve, |req, l| match self.scaled.layer(&self.frame, l) {
+        (0..self.layers.len()).fold(solve, |req, l| match self.layer(l) {
             Ok(layer) => req.or(dots::scratch(&layer.0, self.par)).or(sum::scratch(&layer.0, None, self.par)),
             Err(_) => StackReq::OVERFLOW,
         })
@@ -260,36 +269,33 @@ fn each_entry<T: Element>(out: &mut MatMut<'_, T>, mut f: impl FnMut(usize, usiz
     }
 }
 
-fn batch<'a, T: Element>(frame: &Frame, kept: &'a Kept<T>) -> Result<Vec<LayerBatch<'a, T>>, Error> {
-    (0..frame.layers().len()).map(|l| kept.layer(frame, l)).collect()
+/// Layer `l` of the batch, its inputs in the units of the prior.
+fn scaled<'a, T: Element>(
+    frame: &Frame,
+    kept: &'a Kept<T>,
+    scales: &'a [Option<Vec<T>>],
+    l: usize,
+) -> Result<LayerBatch<'a, T>, Error> {
+    let layer = kept.layer(frame, l)?;
+    Ok(match &scales[l] {
+        Some(scales) => LayerBatch(layer.0.with_scales(scales)),
+        None => layer,
+    })
 }
 
-/// The layer with the constant 1 of its bias as an input, if the prior scales it by itself.
-fn explicit<T>(layer: &Layer, prior: &Prior<T>) -> Result<Layer, Error> {
-    match (prior, layer.bias()) {
-        (Prior::Separable { .. }, Bias::With) => {
-            Layer::dense(layer.factor_input(), layer.outputs())?.with_positions(layer.positions())
-        }
-        _ => Ok(*layer),
-    }
-}
-
-/// Inputs and errors of one layer in the units of its prior.
-fn scale<T: Element>(out: &mut [Vec<T>; 2], seen: &[Vec<T>; 2], [i, o]: [usize; 2], prior: &Prior<T>) {
-    let ([x, e], [from_x, from_e]) = (out, seen);
+/// Errors of one layer in the units of its prior.
+fn scale_errors<T: Element>(errors: &mut [T], layer: &Layer, prior: &Prior<T>) {
     match prior {
         Prior::Isotropic { variance } => {
-            x.copy_from_slice(from_x);
             let deviation = variance.sqrt();
-            e.iter_mut().zip(from_e).for_each(|(e, &from)| *e = deviation * from);
+            errors.iter_mut().for_each(|e| *e *= deviation);
         }
-        Prior::Separable { inputs, outputs } => {
-            for (x, from) in x.chunks_exact_mut(inputs.len()).zip(from_x.chunks_exact(i)) {
-                let constant = from.iter().copied().chain(core::iter::once(T::one()));
-                x.iter_mut().zip(inputs).zip(constant).for_each(|((x, a), from)| *x = a.sqrt() * from);
-            }
-            for (e, from) in e.chunks_exact_mut(o).zip(from_e.chunks_exact(o)) {
-                e.iter_mut().zip(outputs).zip(from).for_each(|((e, b), &from)| *e = b.sqrt() * from);
+        Prior::Separable { outputs, .. } => {
+            // Of images each channel is contiguous; in rows channels follow one another.
+            let run = layer.convolution().map_or(1, Conv::positions);
+            for (errors, variance) in errors.chunks_exact_mut(run).zip(outputs.iter().cycle()) {
+                let deviation = variance.sqrt();
+                errors.iter_mut().for_each(|e| *e *= deviation);
             }
         }
     }

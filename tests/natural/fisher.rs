@@ -2,6 +2,7 @@
 
 use crate::golden::Net;
 use crate::network::{Kind, Network, integers};
+use foof::convolution::FeatureOrder;
 use foof::fisher::{dense_fisher_alloc, fisher_vector_product_alloc, gradient_rows_alloc, quadratic_penalty_alloc};
 use foof::labels::{Loss, Outputs, full_errors};
 use foof::{Bias, Blend, Error, MatMut, MatRef, Par};
@@ -13,7 +14,17 @@ use foof_oracle::{Dense, Random, fisher};
 /// Dense, shared and convolutional layers, groups and biases; 4 datapoints, whose root is exact.
 fn mixed() -> [Kind; 4] {
     [
-        Kind::Conv { c: 2, o: 2, h: 3, w: 4, kernel: 3, stride: 2, groups: 2, bias: Bias::With },
+        Kind::Conv {
+            c: 2,
+            o: 2,
+            h: 3,
+            w: 4,
+            kernel: 3,
+            stride: 2,
+            groups: 2,
+            bias: Bias::With,
+            order: FeatureOrder::ChannelTaps,
+        },
         Kind::Dense { i: 3, o: 2, t: 3, bias: Bias::With },
         Kind::Dense { i: 2, o: 3, t: 2, bias: Bias::Without },
         Kind::dense(3, 2),

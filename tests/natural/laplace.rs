@@ -2,11 +2,14 @@
 
 use crate::batch::{Batch, Owned};
 use crate::golden::Net;
+use crate::network::{Kind, Network, Seen};
+use foof::convolution::FeatureOrder;
 use foof::inverse::damped_cholesky_alloc;
 use foof::kronecker::Eigenbasis;
 use foof::laplace::{Laplace, Prior, input_factor_sample_alloc, kronecker_sample_alloc};
 use foof::layer::Layer;
 use foof::optim::Observation;
+use foof::woodbury::Form;
 use foof::{Bias, Error, MatMut, MatRef, MemBuffer, MemStack, Par, Sampler, eigen};
 use foof_oracle::approx::Approx;
 use foof_oracle::bounds::{self, F64, Format};
@@ -45,17 +48,8 @@ impl Problem {
         Laplace::new(&self.layers, &self.priors, &seen, [self.n, self.labels], par).expect("definite")
     }
 
-    /// Prior deviations of all weights.
     fn deviations(&self) -> Vec<f64> {
-        let each = |(layer, prior): (&Layer, &Prior<f64>)| -> Vec<f64> {
-            let [o, i] = layer.weight_shape();
-            let of = |k: usize| match prior {
-                Prior::Isotropic { variance } => variance.sqrt(),
-                Prior::Separable { inputs, outputs } => (outputs[k / i] * inputs[k % i]).sqrt(),
-            };
-            (0..o * i).map(of).collect()
-        };
-        self.layers.iter().zip(&self.priors).flat_map(each).collect()
+        deviations(&self.layers, &self.priors)
     }
 
     /// `H`, `[R, P]`: the rows of gradients in units of the prior, with its rounding, and what `H H^T` may be off by beyond a product of
@@ -82,26 +76,43 @@ impl Problem {
         (Approx::exact_f64(h).with_error(error * largest), gram * largest * largest)
     }
 
-    /// The posterior covariance by a dense inverse, and what [`Problem::map`] times its transpose may be off by: the error of the inverse, and of the
-    /// map's own evaluation `[I - H^T K^-1 H, -H^T K^-1]`, both in units of the prior.
     fn posterior(&self) -> (Dense, f64) {
         let (h, gram) = self.gradients();
-        let dense = h.transpose().matmul(&h).damped_inverse(1.0);
-        let k = h.matmul(&h.transpose());
-        let error = k.error + gram;
-        let right = h.transpose().matmul(&k.with_error(error).damped_inverse(1.0));
-        let left = Approx::exact_f64(Dense::identity(h.value.cols)).plus(&right.matmul(&h).scaled(-1.0));
-        let product = left.matmul(&left.transpose()).plus(&right.matmul(&right.transpose()));
-        let deviations = Dense::diagonal(&self.deviations());
-        let covariance = deviations.matmul(&dense.value).matmul(&deviations);
-        let largest = deviations.max_abs();
-        (covariance, 2.0 * (dense.error + product.error) * largest * largest)
+        posterior(&h, gram, &self.deviations())
     }
 
     /// The sampling map, `[P, P + R]`.
     fn map(&self, laplace: &Laplace<f64>) -> Dense {
         map(&self.layers, self.n * self.labels, laplace)
     }
+}
+
+/// Prior deviations of all weights.
+fn deviations(layers: &[Layer], priors: &[Prior<f64>]) -> Vec<f64> {
+    let each = |(layer, prior): (&Layer, &Prior<f64>)| -> Vec<f64> {
+        let [o, i] = layer.weight_shape();
+        let of = |k: usize| match prior {
+            Prior::Isotropic { variance } => variance.sqrt(),
+            Prior::Separable { inputs, outputs } => (outputs[k / i] * inputs[k % i]).sqrt(),
+        };
+        (0..o * i).map(of).collect()
+    };
+    layers.iter().zip(priors).flat_map(each).collect()
+}
+
+/// The posterior covariance by a dense inverse, and what the sampling map times its transpose may be off by: the error of the inverse, and of the
+/// map's own evaluation `[I - H^T K^-1 H, -H^T K^-1]`, both in units of the prior. `gram` is what `H H^T` may be off by beyond a product of `h`.
+fn posterior(h: &Approx, gram: f64, deviations: &[f64]) -> (Dense, f64) {
+    let dense = h.transpose().matmul(h).damped_inverse(1.0);
+    let k = h.matmul(&h.transpose());
+    let error = k.error + gram;
+    let right = h.transpose().matmul(&k.with_error(error).damped_inverse(1.0));
+    let left = Approx::exact_f64(Dense::identity(h.value.cols)).plus(&right.matmul(h).scaled(-1.0));
+    let product = left.matmul(&left.transpose()).plus(&right.matmul(&right.transpose()));
+    let deviations = Dense::diagonal(deviations);
+    let covariance = deviations.matmul(&dense.value).matmul(&deviations);
+    let largest = deviations.max_abs();
+    (covariance, 2.0 * (dense.error + product.error) * largest * largest)
 }
 
 /// Of all unit vectors at once.
@@ -131,6 +142,51 @@ fn the_sampling_map_times_its_transpose_is_the_posterior_covariance() {
     }
 }
 
+/// Deviations of a convolution's features, in either order, of each group and of the bias; a strided network whose Gram matrix is of gradients, one
+/// of a single position whose is of pairs; a dense layer beside. Roundings of a term as in [`Problem::gradients`].
+#[test]
+fn separable_priors_of_convolutions() {
+    let mut random = Random::new(81);
+    let mut forms = Vec::new();
+    for (order, [h, w], [n, labels]) in [
+        (FeatureOrder::ChannelTaps, [4, 5], [3, 1]),
+        (FeatureOrder::TapsChannel, [4, 5], [2, 2]),
+        (FeatureOrder::ChannelTaps, [2, 2], [4, 2]),
+        (FeatureOrder::TapsChannel, [1, 2], [5, 1]),
+    ] {
+        for (groups, bias) in [(1, Bias::With), (2, Bias::Without), (2, Bias::With)] {
+            let conv = Kind::Conv { c: 4, o: 2, h, w, kernel: 3, stride: 2, groups, bias, order };
+            let network =
+                Network::<f64>::new(&[conv, Kind::dense(2, 3)], n, labels, |rows, cols| random.normals(rows, cols));
+            let mut variances = |count| (0..count).map(|_| 0.25 + random.uniform()).collect::<Vec<f64>>();
+            let priors: Vec<Prior<f64>> = (network.layers.iter().map(Seen::shape))
+                .map(|[o, i]| Prior::Separable { inputs: variances(i), outputs: variances(o) })
+                .collect();
+            let layers: Vec<Layer> = network.layers.iter().map(|seen| seen.layer).collect();
+            let seen: Vec<_> = network.layers.iter().map(Seen::observation).collect();
+            forms.push(Form::of(&network.layers[0].kernel()));
+
+            let deviations = deviations(&layers, &priors);
+            let largest = deviations.iter().fold(0.0f64, |a, &b| a.max(b));
+            let g = network.gradients();
+            let h = Dense::from_fn(g.rows, g.cols, |r, p| g[(r, p)] * deviations[p]);
+            let ([o, i], t) = (layers[0].weight_shape(), layers[0].positions());
+            let magnitude = network.magnitudes().frobenius() * largest;
+            let gamma = F64.gamma(o * i + t * t + o + i + 16);
+            let h = Approx::exact_f64(h).with_error(gamma * magnitude);
+            let (covariance, bound) = posterior(&h, gamma * magnitude * magnitude, &deviations);
+            assert!(bound < Format::of::<f32>().unit.sqrt() * covariance.frobenius(), "tolerance {bound:e}");
+            for par in isas().into_iter().chain([Par::threads(2)]) {
+                let laplace = Laplace::new(&layers, &priors, &seen, [n, labels], par).expect("definite");
+                let map = map(&layers, n * labels, &laplace);
+                let what = format!("{par:?}: {conv:?}, {n} datapoints, {labels} labels");
+                assert_close(&map.matmul(&map.transpose()), &covariance, bound, &what);
+            }
+        }
+    }
+    assert!(forms.contains(&Form::Pairs) && forms.contains(&Form::Gradients), "both forms: {forms:?}");
+}
+
 /// PyTorch's variances of the golden networks, convolutions too: prior precision 2, so `H` is `sqrt(1/2)` of the gradients.
 #[test]
 fn golden_variances() {
@@ -144,17 +200,11 @@ fn golden_variances() {
         let map = map(&net.layers, n, &laplace);
         let (g, gram) = net.gradients("error_mc", 0..net.layers.len());
         let h = g.scaled(0.5f64.sqrt());
-        let dense = h.transpose().matmul(&h).damped_inverse(1.0);
-        let k = h.matmul(&h.transpose());
-        let error = k.error + 0.5 * gram;
-        let right = h.transpose().matmul(&k.with_error(error).damped_inverse(1.0));
-        let left = Approx::exact_f64(Dense::identity(h.value.cols)).plus(&right.matmul(&h).scaled(-1.0));
-        let product = left.matmul(&left.transpose()).plus(&right.matmul(&right.transpose()));
+        let (_, bound) = posterior(&h, 0.5 * gram, &vec![0.5f64.sqrt(); h.value.cols]);
         let variances = |of: &dyn Fn(usize) -> f64| Dense::from_fn(h.value.cols, 1, |i, _| of(i));
         let ours = variances(&|i| map.row(i).iter().map(|m| m * m).sum());
         let golden = net.case.golden.values("laplace_covariance_diag");
         let golden = variances(&|i| golden[i]);
-        let bound = 0.5 * (dense.error + product.error) * 2.0;
         assert!(bound < Format::of::<f32>().unit.sqrt() * golden.frobenius(), "{name}: tolerance {bound:e}");
         assert_close(&ours, &golden, bound, name);
     }

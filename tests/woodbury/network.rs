@@ -2,6 +2,7 @@
 
 use foof::convolution::{Axis, Conv, FeatureOrder};
 use foof::layer::Layer;
+use foof::optim::Observation;
 use foof::woodbury::{Direction, LayerBatch};
 use foof::{Bias, Element, MatMut, MatRef, Par, View};
 use foof_kernels::woodbury as kernel;
@@ -15,7 +16,17 @@ pub enum Kind {
     /// `[i, o]`, with positions and bias.
     Dense { i: usize, o: usize, t: usize, bias: Bias },
     /// A convolution of `[C, o]`, on `h x w` pixels.
-    Conv { c: usize, o: usize, h: usize, w: usize, kernel: usize, stride: usize, groups: usize, bias: Bias },
+    Conv {
+        c: usize,
+        o: usize,
+        h: usize,
+        w: usize,
+        kernel: usize,
+        stride: usize,
+        groups: usize,
+        bias: Bias,
+        order: FeatureOrder,
+    },
 }
 
 impl Kind {
@@ -29,10 +40,10 @@ impl Kind {
                 let layer = Layer::dense(i, o).and_then(|layer| layer.with_positions(t)).expect("sizes are positive");
                 if bias == Bias::With { layer.with_bias() } else { layer }
             }
-            Kind::Conv { c, o, h, w, kernel, stride, groups, bias } => {
+            Kind::Conv { c, o, h, w, kernel, stride, groups, bias, order } => {
                 let axis = |size| Axis::new(size, kernel).stride(stride).padding(1).dilation(1);
                 let conv = Conv::new(c, o, [axis(h), axis(w)]).and_then(|conv| conv.with_groups(groups));
-                let conv = conv.expect("a convolution").with_order(FeatureOrder::ChannelTaps);
+                let conv = conv.expect("a convolution").with_order(order);
                 Layer::conv(if bias == Bias::With { conv.with_bias() } else { conv })
             }
         }
@@ -54,7 +65,7 @@ impl Kind {
 /// What one layer saw, in `T`, with the same numbers in f64.
 pub struct Seen<T> {
     pub kind: Kind,
-    layer: Layer,
+    pub layer: Layer,
     x: Vec<T>,
     e: Vec<T>,
     pub n: usize,
@@ -112,6 +123,17 @@ impl<T: Element> Seen<T> {
     pub fn shape(&self) -> [usize; 2] {
         self.layer.weight_shape()
     }
+
+    /// What an optimiser is shown.
+    pub fn observation(&self) -> Observation<'_, T> {
+        let [x, e] = self.kind.lens();
+        match self.kind {
+            Kind::Dense { .. } => Observation::new(View::new(&self.x, [self.n, x[0], x[1]]).expect("the shape"))
+                .with_errors(View::new(&self.e, [self.rows, e[0], e[1]]).expect("the shape")),
+            Kind::Conv { .. } => Observation::new(View::new(&self.x, [self.n, x[0], x[1], x[2]]).expect("the shape"))
+                .with_errors(View::new(&self.e, [self.rows, e[0], e[1], e[2]]).expect("the shape")),
+        }
+    }
 }
 
 /// One gradient for each row, from unfolded inputs, group after group.
@@ -122,7 +144,11 @@ fn gradients_of(kind: Kind, x: &Dense, e: &Dense, labels: usize) -> Dense {
             let x = if bias == Bias::With { with_one(&x) } else { x };
             gradients(&repeated(&x, labels), &e)
         }
-        Kind::Conv { c, h, w, kernel, stride, groups, bias, o } => {
+        Kind::Conv { c, h, w, kernel, stride, groups, bias, o, order } => {
+            let order = match order {
+                FeatureOrder::ChannelTaps => Order::ChannelTaps,
+                FeatureOrder::TapsChannel => Order::TapsChannel,
+            };
             let convolution = Convolution {
                 stride: [1, stride, stride],
                 padding: [[0; 2], [1; 2], [1; 2]],
@@ -131,7 +157,7 @@ fn gradients_of(kind: Kind, x: &Dense, e: &Dense, labels: usize) -> Dense {
             };
             let rows: Vec<Dense> = (0..e.rows).map(|r| positions_first(e.row(r), o)).collect();
             let of_group = |g: usize| {
-                let x = convolution.unfold(&x.data, c, [1, h, w], g, Order::ChannelTaps);
+                let x = convolution.unfold(&x.data, c, [1, h, w], g, order);
                 let x = if bias == Bias::With { with_one(&x) } else { x };
                 let e: Vec<Dense> = rows.iter().map(|rows| group(rows, g, groups)).collect();
                 gradients(&repeated(&x, labels), &e)
@@ -243,7 +269,10 @@ pub fn normals(seed: u64) -> impl FnMut(usize, usize) -> Dense {
 /// Networks that meet every kind of layer.
 pub fn networks() -> Vec<Vec<Kind>> {
     let shared = |i, o, t, bias| Kind::Dense { i, o, t, bias };
-    let conv = |c, o, stride, groups, bias| Kind::Conv { c, o, h: 5, w: 6, kernel: 3, stride, groups, bias };
+    let conv = |c, o, stride, groups, bias| {
+        let order = if bias == Bias::With { FeatureOrder::TapsChannel } else { FeatureOrder::ChannelTaps };
+        Kind::Conv { c, o, h: 5, w: 6, kernel: 3, stride, groups, bias, order }
+    };
     vec![
         vec![Kind::dense(1, 1)],
         vec![Kind::dense(7, 5), Kind::dense(5, 3)],
@@ -251,6 +280,7 @@ pub fn networks() -> Vec<Vec<Kind>> {
         vec![shared(3, 4, 5, Bias::Without), shared(5, 2, 3, Bias::With)],
         vec![shared(9, 8, 7, Bias::With), shared(60, 52, 2, Bias::Without)],
         vec![conv(2, 3, 1, 1, Bias::Without), Kind::dense(6, 3)],
+        vec![conv(4, 2, 2, 2, Bias::Without)],
         vec![
             conv(4, 6, 2, 2, Bias::With),
             conv(3, 3, 1, 3, Bias::With),

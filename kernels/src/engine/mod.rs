@@ -36,6 +36,9 @@ pub(crate) use plan::{ALIGN, LINE, PARALLEL_WORK, TASKS, WINDOW, aligned};
 use plan::{Packing, Plan, Region};
 use slab::{Panels, Part, Slab};
 
+/// Widest panel of any instruction set.
+pub(crate) const WIDEST: usize = 64;
+
 /// One tiled product: `left [m, k] * right [k, n]`.
 pub struct Engine<'a, T: Element> {
     left: &'a dyn Pack<T>,

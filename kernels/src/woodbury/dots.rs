@@ -7,13 +7,10 @@ use crate::element::Element;
 use crate::engine::epilogue::{Epilogue, Tile};
 use crate::engine::kernels::Kernels;
 use crate::engine::pack::{PIECE, Pack, Strided};
-use crate::engine::{self, Buffers, Engine, aligned};
+use crate::engine::{self, Buffers, Engine, WIDEST, aligned};
 use crate::par::Par;
 use crate::view::MatRef;
 use dyn_stack::{MemStack, StackReq};
-
-/// Widest panel of any instruction set.
-const WIDEST: usize = 64;
 
 /// `out_r <- out_r + scale <g_r, U>` with `g_r = sum_t e_rt x_nt^T`, for `u` of the weights' shape: a tile of `U X^T` is multiplied with that of
 /// the errors and summed along the weights' rows while it is in cache. `N T o i` multiply-adds, and `R T o`.

@@ -1,5 +1,6 @@
 //! What a layer saw of a mini-batch, and how its rows become operands.
 
+use super::scales::{Scaled, Scales};
 use crate::conv::patches::{Index, Patches};
 use crate::conv::{Conv, FeatureOrder};
 use crate::covariance::Bias;
@@ -15,6 +16,7 @@ use core::ops::Range;
 pub struct Layer<'a, T> {
     kind: Kind<'a, T>,
     bias: Bias,
+    scales: Option<Scales<'a, T>>,
 }
 
 // Views are copied, and a box would allocate.
@@ -32,7 +34,7 @@ impl<'a, T: Element> Layer<'a, T> {
     /// If positions differ, or `R` is not a positive multiple of `N`.
     pub fn shared(x: View<'a, T, 3>, e: View<'a, T, 3>, bias: Bias) -> Self {
         assert!(x.shape()[1] == e.shape()[1], "woodbury: positions of inputs and errors differ");
-        Layer { kind: Kind::Shared { x, e }, bias }.checked()
+        Layer { kind: Kind::Shared { x, e }, bias, scales: None }.checked()
     }
 
     /// Images `x` `[N, C, Z, Y, X]` and `e` `[R, o, Z', Y', X']`.
@@ -42,7 +44,17 @@ impl<'a, T: Element> Layer<'a, T> {
     pub fn conv(x: View<'a, T, 5>, e: View<'a, T, 5>, conv: Conv) -> Self {
         assert_eq!(x.shape(), conv.input_shape(x.shape()[0]), "woodbury: the inputs' shape");
         assert_eq!(e.shape(), conv.output_shape(e.shape()[0]), "woodbury: the errors' shape");
-        Layer { kind: Kind::Conv { x, e, conv }, bias: conv.bias() }.checked()
+        Layer { kind: Kind::Conv { x, e, conv }, bias: conv.bias(), scales: None }.checked()
+    }
+
+    /// With feature `j` of every datapoint, position and group times `scales[j]`, the constant of a bias too, while rows are packed: one
+    /// rounding of each.
+    ///
+    /// # Panics
+    /// If there is not one for each column of the weights.
+    pub fn with_scales(self, scales: &'a [T]) -> Self {
+        assert_eq!(scales.len(), self.weight_shape()[1], "woodbury: scales of other features");
+        Layer { scales: Some(Scales::new(scales)), ..self }
     }
 
     fn checked(self) -> Self {
@@ -120,6 +132,7 @@ impl<'a, T: Element> Layer<'a, T> {
             x,
             e,
             bias: self.bias,
+            scales: self.scales,
             first: group * o,
             o,
             i: self.weight_shape()[1],
@@ -151,6 +164,7 @@ pub(crate) struct Block<'a, T> {
     x: Rows<'a, T>,
     e: Rows<'a, T>,
     bias: Bias,
+    scales: Option<Scales<'a, T>>,
     /// The first row of the weights, and how many.
     first: usize,
     pub(crate) o: usize,
@@ -188,14 +202,22 @@ impl<'a, T: Element> Block<'a, T> {
     /// With the features of a convolution by tap, then channel, which is how patches pack best.
     pub(crate) fn by_tap(self) -> Self {
         match self.x {
-            Rows::Patches(x, conv) => Block { x: Rows::Patches(x, conv.with_order(FeatureOrder::TapsChannel)), ..self },
+            Rows::Patches(x, conv) => {
+                let scales = self.scales.map(|scales| scales.by_tap(&conv));
+                Block { x: Rows::Patches(x, conv.with_order(FeatureOrder::TapsChannel)), scales, ..self }
+            }
             _ => self,
         }
     }
 
     /// The inputs, with the constant 1 of a bias.
     pub(crate) fn inputs(&self, index: Index) -> Loader<'a, T> {
-        self.x.loader(index, self.bias)
+        self.scaled(self.x, index)
+    }
+
+    /// Rows of inputs, scaled where the layer's are.
+    fn scaled(&self, x: Rows<'a, T>, index: Index) -> Loader<'a, T> {
+        Loader { scaled: self.scales.map(|scales| Scaled::new(scales, index)), ..x.loader(index, self.bias) }
     }
 
     /// The errors of all rows.
@@ -210,7 +232,7 @@ impl<'a, T: Element> Block<'a, T> {
 
     /// Inputs and errors of row `row` alone, for a product in any precision.
     pub(crate) fn row(&self, row: usize, index: Index, isa: Isa) -> [Widened<T, Loader<'a, T>>; 2] {
-        let x = self.x.some(row / self.labels, 1, 1).loader(index, self.bias);
+        let x = self.scaled(self.x.some(row / self.labels, 1, 1), index);
         [x, self.e.some(row, 1, 1).loader(index, Bias::Without)].map(|operand| Widened::new(operand, isa))
     }
 
@@ -253,7 +275,7 @@ impl<'a, T: Element> Rows<'a, T> {
             (Rows::Pixels(x), _) => Inner::Patches(Patches::samples(x, index)),
             (Rows::Patches(x, conv), _) => Inner::Patches(Patches::new(x, &conv, index)),
         };
-        Loader { inner, one }
+        Loader { inner, one, scaled: None }
     }
 }
 
@@ -279,6 +301,7 @@ pub(crate) struct Loader<'a, T: Element> {
     inner: Inner<'a, T>,
     /// Where the constant 1 is: one more index, or one more depth.
     one: Option<Index>,
+    scaled: Option<Scaled<'a, T>>,
 }
 
 enum Inner<'a, T: Element> {
@@ -310,6 +333,9 @@ impl<T: Element> Pack<T> for Loader<'_, T> {
             None => operand.pack(panel, first, start, kernels),
             Some(Index::Features) => WithOne(operand).pack(panel, first, start, kernels),
             Some(Index::Outputs) => WithOneDepth(operand).pack(panel, first, start, kernels),
+        }
+        if let Some(scaled) = &self.scaled {
+            scaled.multiply(panel, first, start, kernels);
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | module | what it says |
 //! |---|---|
 //! | [`layer`] | a layer's rows, dense, weight-shared or of a convolution, as operands |
+//! | `scales` | features times a number each, while they are packed |
 //! | [`dots`](mod@dots), [`gram`](mod@gram), [`sum`](mod@sum) | the sums |
 //! | `pairs` | tiles of two products, multiplied entrywise |
 //! | `gradients` | gradients of all datapoints, a block of weights at a time |
@@ -19,6 +20,7 @@ mod gradients;
 pub mod gram;
 pub mod layer;
 mod pairs;
+mod scales;
 pub mod sum;
 
 pub use layer::{Layer, Tensor, Weights};
