@@ -118,5 +118,5 @@ CORRELATE(conv_correlate_mma_64_f16, 3, Mma64<f16, Tf32x3<f16>>)
 // Options
 CORRELATE(conv_correlate_tf32_128_f32, 2, Mma128<float, Tf32<float>>)
 CORRELATE(conv_correlate_tf32_64_f32, 4, Mma64<float, Tf32<float>>)
-CORRELATE(conv_correlate_bf16_128_f32, 2, Mma128<float, Bf16<float>>)
+CORRELATE(conv_correlate_bf16_128_f32, 1, Mma128<float, Bf16<float>>)
 CORRELATE(conv_correlate_bf16_64_f32, 4, Mma64<float, Bf16<float>>)

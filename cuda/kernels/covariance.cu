@@ -212,7 +212,7 @@ TILES(covariance_mma_64_f16, 3, Mma64<f16, Tf32x3<f16>>)
 // Options
 TILES(covariance_tf32_128_f32, 2, Mma128<float, Tf32<float>>)
 TILES(covariance_tf32_64_f32, 4, Mma64<float, Tf32<float>>)
-TILES(covariance_bf16_128_f32, 2, Mma128<float, Bf16<float>>)
+TILES(covariance_bf16_128_f32, 1, Mma128<float, Bf16<float>>)
 TILES(covariance_bf16_64_f32, 4, Mma64<float, Bf16<float>>)
 
 FINISH(covariance_finish_128_f32, float, 128)

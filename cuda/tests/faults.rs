@@ -110,11 +110,11 @@ const FAULTS: [Fault; 12] = [
         to: "there ? x[offset] : Bits(0);\n    }",
     },
     Fault {
-        what: "the pivot's row is divided by it once more",
+        what: "a row of the inverse factor is used without its diagonal",
         probe: INVERSE,
         file: "damped_inverse.cuh",
-        from: "if (i > k) x[a][kb] /= pivot;",
-        to: "if (i >= k) x[a][kb] /= pivot;",
+        from: "row[j] = j <= k ? x[kb][b] : T(0);",
+        to: "row[j] = j < k ? x[kb][b] : T(0);",
     },
     Fault {
         what: "a column is used before it is published",
