@@ -114,7 +114,7 @@ pub fn covariance<I: Input>(
 /// `[groups, o, o]`, `o` the outputs of a group; `e` `[N, groups o, Z', Y', X']`, any strides.
 ///
 /// # Errors
-/// As [`covariance`].
+/// As [`covariance()`].
 ///
 /// # Panics
 /// If shapes disagree.
@@ -184,7 +184,7 @@ fn pixel_spec<T: Element>(plan: &Plan, spec: &ConvSpec<T>) -> Spec<T> {
     }
 }
 
-/// Scratch of [`covariance`].
+/// Scratch of [`covariance()`].
 pub fn scratch<I: Input>(plan: &Plan, sharing: Sharing) -> ScratchReq {
     let conv = plan.conv();
     let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
