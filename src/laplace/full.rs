@@ -109,7 +109,7 @@ impl<T: Element> Laplace<T> {
         let frame = Frame::new::<T>(layers, n, labels, par);
         frame.check(observations)?;
         let mut kept = Kept::new(&frame);
-        kept.copy(&frame, observations)?;
+        kept.copy(&frame, observations, n)?;
         for ((layer, prior), [_, errors]) in layers.iter().zip(priors).zip(&mut kept.tensors) {
             scale_errors(errors, layer, prior);
         }

@@ -7,7 +7,7 @@ use crate::layer::Layer;
 use crate::woodbury::LayerBatch;
 use crate::{Element, Error, Input, Par, View};
 
-/// The layers of a network as batches see them, and how many datapoints, and labels of each, a batch has.
+/// The layers of a network as batches see them, and how many datapoints, and labels of each, a batch has, or may have.
 pub(crate) struct Frame {
     given: Vec<Layer>,
     /// The same, convolutions with three axes.
@@ -32,14 +32,15 @@ impl Frame {
         &self.layers
     }
 
+    /// One side of a layer, if it is finite and of `n` datapoints.
     fn datapoints<'a, T: Element>(
         &self,
-        l: usize,
+        (l, n): (usize, usize),
         side: Side,
         seen: Activations<'a, T>,
     ) -> Result<Datapoints<'a, '_, T>, Error> {
         let argument = if side == Side::Inputs { "inputs" } else { "errors" };
-        let count = if side == Side::Inputs { self.datapoints } else { self.rows };
+        let count = if side == Side::Inputs { n } else { n * (self.rows / self.datapoints) };
         let datapoints = seen.datapoints(argument, side, &self.given[l], self.plans[l].as_ref())?;
         seen.check_count(argument, count, &datapoints)?;
         seen.check_finite(argument)?;
@@ -48,18 +49,35 @@ impl Frame {
 
     /// Whether these are finite inputs and errors of a batch.
     pub(crate) fn check<T: Element>(&self, observations: &[Observation<'_, T>]) -> Result<(), Error> {
+        self.check_all(observations, self.datapoints)
+    }
+
+    /// The same of a batch that may have fewer datapoints, at least one, as many in all layers; returns how many.
+    pub(crate) fn check_at_most<T: Element>(&self, observations: &[Observation<'_, T>]) -> Result<usize, Error> {
+        check_shape("observations", &[self.layers.len()], &[observations.len()])?;
+        let n = match observations.first() {
+            None => self.datapoints,
+            Some(seen) => {
+                let inputs = seen.inputs.datapoints("inputs", Side::Inputs, &self.given[0], self.plans[0].as_ref());
+                inputs.map_err(|error| error.in_layer(0))?.count().min(self.datapoints)
+            }
+        };
+        self.check_all(observations, n).map(|()| n)
+    }
+
+    fn check_all<T: Element>(&self, observations: &[Observation<'_, T>], n: usize) -> Result<(), Error> {
         check_shape("observations", &[self.layers.len()], &[observations.len()])?;
         for (l, seen) in observations.iter().enumerate() {
-            self.check_layer(l, seen).map_err(|error| error.in_layer(l))?;
+            self.check_layer((l, n), seen).map_err(|error| error.in_layer(l))?;
         }
         Ok(())
     }
 
-    fn check_layer<T: Element>(&self, l: usize, seen: &Observation<'_, T>) -> Result<(), Error> {
-        self.datapoints(l, Side::Inputs, seen.inputs)?;
+    fn check_layer<T: Element>(&self, (l, n): (usize, usize), seen: &Observation<'_, T>) -> Result<(), Error> {
+        self.datapoints((l, n), Side::Inputs, seen.inputs)?;
         let needed_for = "gradients of single datapoints need the errors of sampled or given labels";
         let errors = seen.errors.ok_or(Error::Missing { what: "errors", needed_for })?;
-        self.datapoints(l, Side::Outputs, errors).map(|_| ())
+        self.datapoints((l, n), Side::Outputs, errors).map(|_| ())
     }
 
     /// Shapes of a layer's inputs and errors.
@@ -87,12 +105,24 @@ impl<T: Element> Kept<T> {
         Kept { tensors: (0..frame.layers.len()).map(|l| frame.shapes(l).map(zeros)).collect() }
     }
 
-    /// Copies a batch that was checked.
-    pub(crate) fn copy(&mut self, frame: &Frame, observations: &[Observation<'_, T>]) -> Result<(), Error> {
+    /// Copies a batch of `n` datapoints that was checked. One that has fewer than the frame's `N` is filled up with zeros, whose gradients are zero, and
+    /// its errors are scaled by `sqrt(N / n)`: so `(1/N) sum_r g_r g_r^T` is `(1/n)` times the sum of the batch's own.
+    pub(crate) fn copy(&mut self, frame: &Frame, observations: &[Observation<'_, T>], n: usize) -> Result<(), Error> {
+        let scale = T::from_f64((frame.datapoints as f64 / n as f64).sqrt());
         for (l, (seen, [x, e])) in observations.iter().zip(&mut self.tensors).enumerate() {
-            copy(x, frame.datapoints(l, Side::Inputs, seen.inputs)?);
+            let whole = frame.datapoints;
+            let [x, e] = [x, e].map(|all| {
+                let each = all.len() / whole;
+                let (batch, rest) = all.split_at_mut(each * n);
+                rest.fill(T::zero());
+                batch
+            });
+            copy(x, frame.datapoints((l, n), Side::Inputs, seen.inputs)?);
             if let Some(errors) = seen.errors {
-                copy(e, frame.datapoints(l, Side::Outputs, errors)?);
+                copy(e, frame.datapoints((l, n), Side::Outputs, errors)?);
+            }
+            if n < whole {
+                e.iter_mut().for_each(|e| *e *= scale);
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::dense::blend_into;
 use crate::error::{check_parameter, check_scratch};
 use crate::kronecker::Gradient;
 use crate::layer::Layer;
-use crate::woodbury::{Direction, LayerBatch};
+use crate::woodbury::{Direction, LayerBatch, Refinement, SystemPrecision};
 use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq};
 use core::ops::Range;
 use foof_kernels::woodbury::{Weights, sum};
@@ -32,11 +32,16 @@ pub struct NaturalGradientOptions {
     pub damping: f64,
     /// Which blocks of `F` are kept.
     pub blocks: FisherBlocks,
-    /// `N`, the datapoints of the mini-batch that `F` is made of.
+    /// `N`, the datapoints of the mini-batch that `F` is made of, at most: a smaller one is filled up with gradients of zero, and `F` is the mean over its
+    /// own datapoints, at the cost of `N`.
     pub fisher_batch: usize,
     /// `C`, rows of errors for each of them: 1 for sampled or the data's labels; all labels, weighted, for the full Fisher matrix
     /// ([`labels::full_errors`](crate::labels::full_errors)).
     pub labels: usize,
+    /// The precision of the system `lambda I + G^T G`.
+    pub precision: SystemPrecision,
+    /// Whether a step is refined: memory for two more vectors of all weights, and about three times the work.
+    pub refinement: Refinement,
     /// When a mini-batch is observed (the last one counts) and its system factored: `T` is the number of steps that a factor serves.
     pub schedule: Schedule,
     /// How weights follow.
@@ -44,7 +49,7 @@ pub struct NaturalGradientOptions {
 }
 
 impl NaturalGradientOptions {
-    /// The whole `F` of each step's own mini-batch of `fisher_batch` datapoints with one label each, `lambda = 1`.
+    /// The whole `F` of each step's own mini-batch of `fisher_batch` datapoints with one label each, `lambda = 1`, in the data's precision.
     ///
     /// Observed before the step (`RefreshFirst`), with the gradient of the same mini-batch, this is the natural gradient of one mini-batch.
     /// Two independent ones, one for the gradient and one for `F`, remove a bias (Benzing 2022, I.5): show the step the observations of another
@@ -52,7 +57,8 @@ impl NaturalGradientOptions {
     pub fn new(fisher_batch: usize) -> Self {
         let schedule = Schedule { period: 1, observe: 1, initial: 1, order: Order::RefreshFirst };
         let (blocks, step) = (FisherBlocks::Whole, StepOptions::default());
-        NaturalGradientOptions { damping: 1.0, blocks, fisher_batch, labels: 1, schedule, step }
+        let (precision, refinement) = (SystemPrecision::Working, Refinement::None);
+        NaturalGradientOptions { damping: 1.0, blocks, fisher_batch, labels: 1, precision, refinement, schedule, step }
     }
 }
 
@@ -67,6 +73,8 @@ pub struct FisherFactors<T> {
     used: usize,
     backup: usize,
     systems: Systems<T>,
+    /// The refined `(F + lambda I)^-1 u` of the gradient last gathered; empty without refinement.
+    refined: Vec<Vec<T>>,
     count: u64,
     backup_count: u64,
     ready: bool,
@@ -86,7 +94,8 @@ impl<T: Element> FisherFactors<T> {
         self.members(s).map(|l| self.kept[kept].layer(&self.frame, l)).collect()
     }
 
-    /// The mini-batch in use, layer by layer: what [`fisher`](crate::fisher) and [`woodbury`](crate::woodbury) take.
+    /// The mini-batch in use, layer by layer: what [`fisher`](crate::fisher) and [`woodbury`](crate::woodbury) take. One of fewer than `fisher_batch`
+    /// datapoints `n` is filled up with zeros, its errors times `sqrt(fisher_batch / n)`, which is the same `F`.
     ///
     /// # Errors
     /// [`Error::Missing`] before the first refresh.
@@ -122,13 +131,13 @@ impl<T: Element> State<T> for FisherFactors<T> {
     }
 
     fn check(&self, observations: &[Observation<'_, T>]) -> Result<(), Error> {
-        self.frame.check(observations)
+        self.frame.check_at_most(observations).map(|_| ())
     }
 
     fn observe(&mut self, observations: &[Observation<'_, T>], _par: Par, _stack: &mut MemStack) -> Result<(), Error> {
-        self.check(observations)?;
+        let n = self.frame.check_at_most(observations)?;
         let free = (0..3).find(|&slot| slot != self.used && slot != self.running).unwrap_or(0);
-        self.kept[free].copy(&self.frame, observations)?;
+        self.kept[free].copy(&self.frame, observations, n)?;
         self.running = free;
         self.count += 1;
         Ok(())
@@ -203,12 +212,29 @@ impl<T: Element> Preconditioner<T> for FisherFactors<T> {
             FisherBlocks::Whole => 1.min(layers.len()),
             FisherBlocks::Diagonal => layers.len(),
         };
-        let systems = Systems::new(count, frame.rows, T::from_f64(options.damping));
+        let systems = Systems::new(count, frame.rows, options.precision, T::from_f64(options.damping));
+        let refined = match options.refinement {
+            Refinement::None => Vec::new(),
+            Refinement::Once => layers.iter().map(|layer| vec![T::zero(); layer.weights()]).collect(),
+        };
         let kept = [(); 3].map(|()| Kept::new(&frame));
         let (layers, options) = (layers.to_vec(), *options);
         let (running, used, backup) = (0, 1, 0);
         let (count, backup_count, ready) = (0, 0, false);
-        Ok(FisherFactors { layers, frame, options, kept, running, used, backup, systems, count, backup_count, ready })
+        Ok(FisherFactors {
+            layers,
+            frame,
+            options,
+            kept,
+            running,
+            used,
+            backup,
+            systems,
+            refined,
+            count,
+            backup_count,
+            ready,
+        })
     }
 
     fn settings(options: &NaturalGradientOptions) -> (Schedule, StepOptions) {
@@ -216,12 +242,14 @@ impl<T: Element> Preconditioner<T> for FisherFactors<T> {
     }
 
     fn rules(&self) -> Vec<(&'static str, String)> {
-        let NaturalGradientOptions { damping, blocks, fisher_batch, labels, .. } = self.options;
+        let NaturalGradientOptions { damping, blocks, fisher_batch, labels, precision, refinement, .. } = self.options;
         vec![
             ("damping", format!("{damping:?}")),
             ("blocks", format!("{blocks:?}")),
             ("fisher_batch", fisher_batch.to_string()),
             ("labels", labels.to_string()),
+            ("precision", format!("{precision:?}")),
+            ("refinement", format!("{refinement:?}")),
         ]
     }
 
@@ -261,8 +289,14 @@ impl<T: Element> Preconditioner<T> for FisherFactors<T> {
             let frame = &self.frame;
             let batch: Vec<_> =
                 members.clone().map(|l| self.kept[self.used].layer(frame, l)).collect::<Result<_, _>>()?;
-            let u: Vec<_> = members.map(|l| direction(&frame.layers()[l], gradients[l])).collect::<Result<_, _>>()?;
-            self.systems.solve(s, &batch, &u, par, stack)?;
+            let directions = members.clone().map(|l| direction(&frame.layers()[l], gradients[l]));
+            let u: Vec<_> = directions.collect::<Result<_, _>>()?;
+            let mut out = Vec::new();
+            for (x, l) in self.refined.iter_mut().zip(0..).filter(|(_, l)| members.contains(l)) {
+                out.push(MatMut::new(x, self.layers[l].weight_shape())?);
+            }
+            let refined = (self.options.refinement == Refinement::Once).then_some(&mut out[..]);
+            self.systems.solve(s, &batch, &u, refined, par, stack)?;
         }
         Ok(())
     }
@@ -271,12 +305,12 @@ impl<T: Element> Preconditioner<T> for FisherFactors<T> {
         let each = |s: usize| -> Result<StackReq, Error> {
             let members = self.members(s).map(|l| direction(&self.frame.layers()[l], gradients[l]));
             let u: Vec<_> = members.collect::<Result<_, _>>()?;
-            Ok(self.systems.solve_scratch(&self.batch(self.used, s)?, &u, par))
+            Ok(self.systems.solve_scratch(&self.batch(self.used, s)?, &u, self.options.refinement, par))
         };
         (0..self.systems.count()).fold(StackReq::EMPTY, |req, s| req.or(each(s).unwrap_or(StackReq::OVERFLOW)))
     }
 
-    /// `out <- beta out + (alpha / lambda) (U - G w)`, with the `w` of [`gather`](Preconditioner::gather).
+    /// `out <- beta out + (alpha / lambda) (U - G w)`, with the `w` of [`gather`](Preconditioner::gather), or its refined answer.
     fn precondition(
         &self,
         block: usize,
@@ -286,6 +320,10 @@ impl<T: Element> Preconditioner<T> for FisherFactors<T> {
         par: Par,
         stack: &mut MemStack,
     ) -> Result<(), Error> {
+        if let Some(x) = self.refined.get(block) {
+            blend_into(out, blend, MatRef::new(x, self.layers[block].weight_shape())?, par);
+            return Ok(());
+        }
         let layer = &self.frame.layers()[block];
         let kept = self.kept[self.used].layer(&self.frame, block)?;
         let s = if self.options.blocks == FisherBlocks::Whole { 0 } else { block };

@@ -1,27 +1,17 @@
 //! The systems `lambda I + G^T G` of a network, one or a list.
 
 use super::preconditioner::Entry;
-use crate::dense::temporary;
-use crate::dense::temporary_scratch;
 use crate::inverse::{
-    DampedInverse, Side, damped_cholesky, damped_cholesky_scratch, damped_inverses, damped_inverses_scratch, solve,
-    solve_scratch,
+    DampedInverse, damped_cholesky, damped_cholesky_scratch, damped_inverses, damped_inverses_scratch,
 };
-use crate::product::{product, product_scratch};
-use crate::woodbury::{
-    Direction, LayerBatch, gradient_dots, gradient_dots_scratch, gradient_gram, gradient_gram_scratch,
-};
-use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle};
+use crate::woodbury::steps::{damped_gram, damped_gram_scratch};
+use crate::woodbury::system::{Solver, System, coefficients_scratch, solve_scratch};
+use crate::woodbury::{Direction, LayerBatch, Refinement, SystemPrecision, gradient_dots, gradient_dots_scratch};
+use crate::{Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle};
 
-/// Systems of `rows` equations each. One is kept as its Cholesky factor; of several, which are small beside the work of several threads, the
-/// inverses are kept, made as one list.
+/// Systems of `rows` equations each.
 pub(super) struct Systems<T> {
-    count: usize,
-    rows: usize,
-    /// `G^T G`, lower triangles.
-    grams: Vec<T>,
-    used: Vec<T>,
-    prepared: Vec<T>,
+    matrices: Matrices<T>,
     /// `lambda` of what is in use, and of what is prepared.
     damping: [T; 1],
     prepared_damping: T,
@@ -29,16 +19,38 @@ pub(super) struct Systems<T> {
     solutions: Vec<T>,
 }
 
+/// Their matrices, in one of the precisions.
+enum Matrices<T> {
+    Working(List<T>),
+    Double(List<f64>),
+}
+
+/// `$body` for the list of matrices, of whatever precision.
+macro_rules! with_list {
+    ($matrices:expr, $list:ident => $body:expr) => {
+        match $matrices {
+            Matrices::Working($list) => $body,
+            Matrices::Double($list) => $body,
+        }
+    };
+}
+
 impl<T: Element> Systems<T> {
-    pub(super) fn new(count: usize, rows: usize, damping: T) -> Self {
-        let square = || vec![T::zero(); count * rows * rows];
+    pub(super) fn new(count: usize, rows: usize, precision: SystemPrecision, damping: T) -> Self {
+        let matrices = match precision {
+            SystemPrecision::Working => Matrices::Working(List::new(count, rows)),
+            SystemPrecision::Double => Matrices::Double(List::new(count, rows)),
+        };
         let solutions = vec![T::zero(); count * rows];
-        let (grams, used, prepared) = (square(), square(), square());
-        Systems { count, rows, grams, used, prepared, damping: [damping], prepared_damping: damping, solutions }
+        Systems { matrices, damping: [damping], prepared_damping: damping, solutions }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.count
+        with_list!(&self.matrices, list => list.count)
+    }
+
+    fn rows(&self) -> usize {
+        with_list!(&self.matrices, list => list.rows)
     }
 
     pub(super) fn used_damping(&self) -> T {
@@ -46,7 +58,7 @@ impl<T: Element> Systems<T> {
     }
 
     pub(super) fn solution(&self, s: usize) -> &[T] {
-        &self.solutions[s * self.rows..(s + 1) * self.rows]
+        &self.solutions[s * self.rows()..(s + 1) * self.rows()]
     }
 
     /// Forms `G^T G` of system `s`.
@@ -57,27 +69,114 @@ impl<T: Element> Systems<T> {
         par: Par,
         stack: &mut MemStack,
     ) -> Result<(), Error> {
-        let size = self.rows * self.rows;
-        let gram = MatMut::new(&mut self.grams[s * size..(s + 1) * size], [self.rows; 2])?;
-        gradient_gram(gram, batch, Triangle::Lower, par, stack)
+        with_list!(&mut self.matrices, list => list.form(s, batch, par, stack))
     }
 
     pub(super) fn form_scratch(&self, batch: &[LayerBatch<'_, T>], par: Par) -> StackReq {
-        gradient_gram_scratch(batch, par)
+        with_list!(&self.matrices, list => list.form_scratch(batch, par))
     }
 
     /// Factors or inverts what was formed.
     pub(super) fn factor(&mut self, damping: T, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        let (rows, one) = (self.rows, T::one());
         self.prepared_damping = damping;
-        let views = || self.grams.chunks_exact(rows * rows).map(|gram| MatRef::new(gram, [rows; 2]));
+        let damping = Element::to_f64(damping);
+        with_list!(&mut self.matrices, list => list.factor(damping, par, stack))
+    }
+
+    pub(super) fn factor_scratch(&self, par: Par) -> StackReq {
+        with_list!(&self.matrices, list => list.factor_scratch(par))
+    }
+
+    /// Puts to use what was factored.
+    pub(super) fn commit(&mut self) {
+        with_list!(&mut self.matrices, list => core::mem::swap(&mut list.used, &mut list.prepared));
+        self.damping = [self.prepared_damping];
+    }
+
+    /// Solves system `s` for a gradient; where there is a `refined`, it becomes `(F + lambda I)^-1 u`, refined once.
+    pub(super) fn solve(
+        &mut self,
+        s: usize,
+        batch: &[LayerBatch<'_, T>],
+        u: &[Direction<'_, T>],
+        refined: Option<&mut [MatMut<'_, T>]>,
+        par: Par,
+        stack: &mut MemStack,
+    ) -> Result<(), Error> {
+        let (rows, damping) = (self.rows(), self.damping[0]);
+        let w = &mut self.solutions[s * rows..(s + 1) * rows];
+        with_list!(&self.matrices, list => list.solve((s, damping), (w, refined), batch, u, par, stack))
+    }
+
+    pub(super) fn solve_scratch(
+        &self,
+        batch: &[LayerBatch<'_, T>],
+        u: &[Direction<'_, T>],
+        refinement: Refinement,
+        par: Par,
+    ) -> StackReq {
+        with_list!(&self.matrices, list => list.solve_scratch(batch, u, refinement, par))
+    }
+
+    /// Numbers of another precision than the state's as their bytes, several of its numbers for each.
+    pub(super) fn entries(&self) -> Vec<Entry<'_, T>> {
+        let (count, rows) = (self.count(), self.rows());
+        let used: &[T] = with_list!(&self.matrices, list => bytemuck::cast_slice(&list.used));
+        let columns = used.len() / (count * rows).max(1);
+        let systems = ("systems.used".into(), vec![count, rows, columns], used);
+        vec![systems, ("systems.damping".into(), vec![1], &self.damping)]
+    }
+
+    pub(super) fn entries_mut(&mut self) -> [&mut [T]; 2] {
+        let used = with_list!(&mut self.matrices, list => bytemuck::cast_slice_mut(&mut list.used));
+        [used, &mut self.damping]
+    }
+}
+
+/// The matrices of `count` systems. One is kept as its Cholesky factor; of several, which are small beside the work of several threads, the
+/// inverses are kept, made as one list.
+struct List<S> {
+    count: usize,
+    rows: usize,
+    /// `G^T G`, lower triangles.
+    grams: Vec<S>,
+    used: Vec<S>,
+    prepared: Vec<S>,
+}
+
+impl<S: Element> List<S> {
+    fn new(count: usize, rows: usize) -> Self {
+        let square = || vec![S::zero(); count * rows * rows];
+        List { count, rows, grams: square(), used: square(), prepared: square() }
+    }
+
+    fn form<T: Element>(
+        &mut self,
+        s: usize,
+        batch: &[LayerBatch<'_, T>],
+        par: Par,
+        stack: &mut MemStack,
+    ) -> Result<(), Error> {
+        let size = self.rows * self.rows;
+        let gram = MatMut::new(&mut self.grams[s * size..(s + 1) * size], [self.rows; 2])?;
+        damped_gram(gram, batch, datapoints(batch), S::zero(), Triangle::Lower, par, stack);
+        Ok(())
+    }
+
+    fn form_scratch<T: Element>(&self, batch: &[LayerBatch<'_, T>], par: Par) -> StackReq {
+        damped_gram_scratch::<T, S>(batch, par)
+    }
+
+    fn factor(&mut self, damping: f64, par: Par, stack: &mut MemStack) -> Result<(), Error> {
+        let (rows, one, damping) = (self.rows, S::one(), S::from_f64(damping));
         if self.count == 1 {
             let gram = MatRef::new(&self.grams, [rows; 2])?;
             let out = MatMut::new(&mut self.prepared, [rows; 2])?;
             return damped_cholesky(out, gram, one, damping, par, stack).map(|_| ());
         }
+        let grams = self.grams.chunks_exact(rows * rows).map(|gram| MatRef::new(gram, [rows; 2]));
         let mut items = Vec::with_capacity(self.count);
-        for (out, gram) in self.prepared.chunks_exact_mut(rows * rows).zip(views()) {
+        for (out, gram) in self.prepared.chunks_exact_mut(rows * rows).zip(grams) {
             items.push(DampedInverse::new(MatMut::new(out, [rows; 2])?, gram?, one, damping, Triangle::Full));
         }
         damped_inverses(&mut items, par, stack).map_err(|error| match error {
@@ -89,58 +188,56 @@ impl<T: Element> Systems<T> {
         })
     }
 
-    pub(super) fn factor_scratch(&self, par: Par) -> StackReq {
+    fn factor_scratch(&self, par: Par) -> StackReq {
         match self.count {
-            1 => damped_cholesky_scratch::<T>(self.rows, par),
-            count => damped_inverses_scratch::<T, _>(|| core::iter::repeat_n(self.rows, count), par),
+            1 => damped_cholesky_scratch::<S>(self.rows, par),
+            count => damped_inverses_scratch::<S, _>(|| core::iter::repeat_n(self.rows, count), par),
         }
     }
 
-    /// Puts to use what was factored.
-    pub(super) fn commit(&mut self) {
-        core::mem::swap(&mut self.used, &mut self.prepared);
-        self.damping = [self.prepared_damping];
-    }
-
-    /// Solves system `s` for a gradient.
-    pub(super) fn solve(
-        &mut self,
-        s: usize,
+    fn solve<T: Element>(
+        &self,
+        (s, damping): (usize, T),
+        (w, refined): (&mut [T], Option<&mut [MatMut<'_, T>]>),
         batch: &[LayerBatch<'_, T>],
         u: &[Direction<'_, T>],
         par: Par,
         stack: &mut MemStack,
     ) -> Result<(), Error> {
-        let (rows, size) = (self.rows, self.rows * self.rows);
-        let w = &mut self.solutions[s * rows..(s + 1) * rows];
-        let used = MatRef::new(&self.used[s * size..(s + 1) * size], [rows; 2])?;
-        let n = batch.first().map_or(1, LayerBatch::datapoints);
-        let scale = T::from_f64(-1.0 / (n as f64).sqrt());
-        if self.count == 1 {
-            gradient_dots(w, batch, u, par, stack)?;
-            w.iter_mut().for_each(|w| *w *= scale);
-            return solve(used, MatMut::new(w, [rows, 1])?, Side::Left, par, stack);
-        }
-        let (mut dots, stack) = temporary::<T>(stack, rows);
-        gradient_dots(&mut dots, batch, u, par, stack)?;
-        let dots = MatRef::new(&dots, [rows, 1])?;
-        product(MatMut::new(w, [rows, 1])?, Blend::set(scale), used, dots, par, stack)
-    }
-
-    pub(super) fn solve_scratch(&self, batch: &[LayerBatch<'_, T>], u: &[Direction<'_, T>], par: Par) -> StackReq {
-        let dots = gradient_dots_scratch(batch, u, par);
-        match self.count {
-            1 => dots.or(solve_scratch::<T>(self.rows, 1, par)),
-            _ => temporary_scratch::<T>(self.rows).and(dots.or(product_scratch::<T>(self.rows, 1, self.rows, par))),
+        let size = self.rows * self.rows;
+        let used = MatRef::new(&self.used[s * size..(s + 1) * size], [self.rows; 2])?;
+        let solver = if self.count == 1 { Solver::Factor(used) } else { Solver::Inverse(used) };
+        let system = System { batch, n: datapoints(batch), damping, solver };
+        gradient_dots(w, batch, u, par, stack)?;
+        system.coefficients(w, par, stack)?;
+        match refined {
+            None => Ok(()),
+            Some(out) => {
+                system.combine(out, u, w, par, stack);
+                system.refine(out, u, par, stack)
+            }
         }
     }
 
-    pub(super) fn entries(&self) -> Vec<Entry<'_, T>> {
-        let systems = ("systems.used".into(), vec![self.count, self.rows, self.rows], &self.used[..]);
-        vec![systems, ("systems.damping".into(), vec![1], &self.damping)]
+    fn solve_scratch<T: Element>(
+        &self,
+        batch: &[LayerBatch<'_, T>],
+        u: &[Direction<'_, T>],
+        refinement: Refinement,
+        par: Par,
+    ) -> StackReq {
+        let solver = match self.count {
+            1 => Solver::<S>::factor_scratch(self.rows, par),
+            _ => Solver::<S>::inverse_scratch(self.rows, par),
+        };
+        match refinement {
+            Refinement::None => gradient_dots_scratch(batch, u, par).or(coefficients_scratch::<S>(self.rows, solver)),
+            Refinement::Once => solve_scratch::<T, S>(batch, u, refinement, solver, par),
+        }
     }
+}
 
-    pub(super) fn entries_mut(&mut self) -> [&mut [T]; 2] {
-        [&mut self.used, &mut self.damping]
-    }
+/// `N` of a network's batch.
+fn datapoints<T: Element>(batch: &[LayerBatch<'_, T>]) -> usize {
+    batch.first().map_or(1, LayerBatch::datapoints)
 }

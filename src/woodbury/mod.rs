@@ -36,8 +36,8 @@
 
 mod batch;
 mod solve;
-mod steps;
-mod system;
+pub(crate) mod steps;
+pub(crate) mod system;
 
 pub use batch::{Direction, LayerBatch};
 pub use foof_kernels::woodbury::gram::Form;

@@ -1,7 +1,7 @@
 //! The whole solve, once or with a factor that is kept.
 
 use super::batch::{Direction, LayerBatch, check_batch, check_directions, check_each};
-use super::system::{System, factor, factor_scratch, solve_scratch};
+use super::system::{Solver, System, factor, factor_scratch, solve_scratch};
 use crate::dense::{temporary, temporary_scratch, with_scratch};
 use crate::error::{check_parameter, check_scratch, check_shape};
 use crate::{Element, Error, MatMut, MatRef, MemStack, Par, StackReq};
@@ -223,7 +223,7 @@ fn solve<T: Element, S: Element>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Error> {
-    let system = System { batch, n, damping: options.damping, factor };
+    let system = System { batch, n, damping: options.damping, solver: Solver::Factor(factor) };
     system.solve(out, u, par, stack)?;
     match options.refinement {
         Refinement::None => Ok(()),
@@ -237,10 +237,14 @@ fn solve_req<T: Element>(
     options: &WoodburyOptions<T>,
     par: Par,
 ) -> StackReq {
-    let refined = options.refinement == Refinement::Once;
+    let (rows, refinement) = (batch.first().map_or(0, LayerBatch::rows), options.refinement);
     match options.precision {
-        SystemPrecision::Working => solve_scratch::<T, T>(batch, u, refined, par),
-        SystemPrecision::Double => solve_scratch::<T, f64>(batch, u, refined, par),
+        SystemPrecision::Working => {
+            solve_scratch::<T, T>(batch, u, refinement, Solver::<T>::factor_scratch(rows, par), par)
+        }
+        SystemPrecision::Double => {
+            solve_scratch::<T, f64>(batch, u, refinement, Solver::<f64>::factor_scratch(rows, par), par)
+        }
     }
 }
 

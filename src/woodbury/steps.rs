@@ -118,8 +118,8 @@ pub fn gradient_gram<T: Element>(
     Ok(())
 }
 
-/// `out <- lambda I + G^T G`, summed in `S`.
-pub(super) fn damped_gram<T: Element, S: Element>(
+/// `out <- lambda I + G^T G`, summed in `S`; scratch as [`damped_gram_scratch`].
+pub(crate) fn damped_gram<T: Element, S: Element>(
     mut out: MatMut<'_, S>,
     batch: &[LayerBatch<'_, T>],
     n: usize,
@@ -137,7 +137,12 @@ pub(super) fn damped_gram<T: Element, S: Element>(
 
 /// Scratch of [`gradient_gram`].
 pub fn gradient_gram_scratch<T: Element>(batch: &[LayerBatch<'_, T>], par: Par) -> StackReq {
-    let each = |layer: &LayerBatch<'_, T>| gram::scratch::<T, T>(&layer.0, Form::of(&layer.0), par);
+    damped_gram_scratch::<T, T>(batch, par)
+}
+
+/// Scratch of [`damped_gram`].
+pub(crate) fn damped_gram_scratch<T: Element, S: Element>(batch: &[LayerBatch<'_, T>], par: Par) -> StackReq {
+    let each = |layer: &LayerBatch<'_, T>| gram::scratch::<T, S>(&layer.0, Form::of(&layer.0), par);
     batch.iter().map(each).fold(StackReq::EMPTY, StackReq::or)
 }
 

@@ -1,19 +1,56 @@
 //! The `R x R` system: factored once, solved with for any number of vectors.
 
 use super::batch::{Direction, LayerBatch, check_all_finite};
-use super::steps::{damped_gram, gradient_dots, gradient_dots_scratch, root};
+use super::solve::Refinement;
+use super::steps::{damped_gram, damped_gram_scratch, gradient_dots, gradient_dots_scratch, root};
 use crate::dense::{blend_into, check_finite, temporary, temporary_scratch};
+use crate::product::{product, product_scratch};
 use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle};
 use foof_kernels::cholesky;
-use foof_kernels::woodbury::{Weights, dots, gram, sum};
+use foof_kernels::woodbury::{Weights, dots, sum};
 
-/// What one solve is of: the batch, its `N`, the damping and the factor.
-pub(super) struct System<'a, 'b, T, S> {
-    pub(super) batch: &'a [LayerBatch<'b, T>],
-    pub(super) n: usize,
-    pub(super) damping: T,
-    /// The Cholesky factor of `lambda I + G^T G`.
-    pub(super) factor: MatRef<'a, S>,
+/// What one solve is of: the batch, its `N`, the damping, and what solves the system.
+pub(crate) struct System<'a, 'b, T, S> {
+    pub(crate) batch: &'a [LayerBatch<'b, T>],
+    pub(crate) n: usize,
+    pub(crate) damping: T,
+    pub(crate) solver: Solver<'a, S>,
+}
+
+/// What `lambda I + G^T G` is solved with.
+#[derive(Clone, Copy)]
+pub(crate) enum Solver<'a, S> {
+    /// Its Cholesky factor.
+    Factor(MatRef<'a, S>),
+    /// Its inverse.
+    Inverse(MatRef<'a, S>),
+}
+
+impl<S: Element> Solver<'_, S> {
+    /// Scratch of a system of `rows` equations with a factor.
+    pub(crate) fn factor_scratch(rows: usize, par: Par) -> StackReq {
+        cholesky::solve_scratch::<S>(rows, 1, par)
+    }
+
+    /// Scratch of a system of `rows` equations with an inverse.
+    pub(crate) fn inverse_scratch(rows: usize, par: Par) -> StackReq {
+        temporary_scratch::<S>(rows).and(product_scratch::<S>(rows, 1, rows, par))
+    }
+
+    /// `b <- (lambda I + G^T G)^-1 b`
+    fn solve(self, b: &mut [S], par: Par, stack: &mut MemStack) -> Result<(), Error> {
+        let rows = b.len();
+        match self {
+            Solver::Factor(factor) => cholesky::solve_left(factor, MatMut::new(b, [rows, 1])?, par, stack),
+            Solver::Inverse(inverse) => {
+                let (mut copy, stack) = temporary::<S>(stack, rows);
+                copy.copy_from_slice(b);
+                let (out, right) = (MatMut::new(b, [rows, 1])?, MatRef::new(&copy, [rows, 1])?);
+                product(out, Blend::set(S::one()), inverse, right, par, stack)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Overwrites `out` with the Cholesky factor of `lambda I + G^T G`, lower triangle.
@@ -36,9 +73,7 @@ pub(super) fn factor<T: Element, S: Element>(
 
 /// Scratch of [`factor`].
 pub(super) fn factor_scratch<T: Element, S: Element>(batch: &[LayerBatch<'_, T>], par: Par) -> StackReq {
-    let rows = batch.first().map_or(0, LayerBatch::rows);
-    let grams = batch.iter().map(|layer| gram::scratch::<T, S>(&layer.0, gram::Form::of(&layer.0), par));
-    grams.fold(cholesky::potrf_scratch::<S>(rows, par), StackReq::or)
+    damped_gram_scratch::<T, S>(batch, par).or(cholesky::potrf_scratch::<S>(rows(batch), par))
 }
 
 impl<T: Element, S: Element> System<'_, '_, T, S> {
@@ -46,9 +81,30 @@ impl<T: Element, S: Element> System<'_, '_, T, S> {
     fn solve_rows(&self, w: &mut [T], par: Par, stack: &mut MemStack) -> Result<(), Error> {
         let (mut b, stack) = temporary::<S>(stack, w.len());
         b.iter_mut().zip(&*w).for_each(|(b, &w)| *b = S::from_f64(w.to_f64()));
-        cholesky::solve_left(self.factor, MatMut::new(&mut b, [w.len(), 1])?, par, stack);
+        self.solver.solve(&mut b, par, stack)?;
         w.iter_mut().zip(&*b).for_each(|(w, &b)| *w = T::from_f64(b.to_f64()));
         Ok(())
+    }
+
+    /// `w <- -(lambda I + G^T G)^-1 w / sqrt N`: of `w = G^T u` the coefficients of `(F + lambda I)^-1 u = (1/lambda) (u + sum_r w_r g_r)`.
+    pub(crate) fn coefficients(&self, w: &mut [T], par: Par, stack: &mut MemStack) -> Result<(), Error> {
+        self.solve_rows(w, par, stack)?;
+        scale(w, -root::<T>(self.n));
+        Ok(())
+    }
+
+    /// `out <- (1/lambda) (u + sum_r w_r g_r)`
+    pub(crate) fn combine(
+        &self,
+        out: &mut [MatMut<'_, T>],
+        u: &[Direction<'_, T>],
+        w: &[T],
+        par: Par,
+        stack: &mut MemStack,
+    ) {
+        for (l, (out, u)) in out.iter_mut().zip(u).enumerate() {
+            self.plus_sum(out.rb_mut(), (l, u), (self.damping.recip(), w), par, stack);
+        }
     }
 
     /// `out <- alpha (U + sum_r w_r g_r)` of layer `l`.
@@ -78,22 +134,19 @@ impl<T: Element, S: Element> System<'_, '_, T, S> {
         par: Par,
         stack: &mut MemStack,
     ) -> Result<(), Error> {
-        let (mut w, stack) = temporary::<T>(stack, self.factor.rows());
+        let (mut w, stack) = temporary::<T>(stack, rows(self.batch));
         gradient_dots(&mut w, self.batch, u, par, stack)?;
         if check_finite("G^T u", MatRef::new(&w, [1, w.len()])?).is_err() {
             check_all_finite(self.batch, u)?;
             return check_finite("G^T u", MatRef::new(&w, [1, w.len()])?);
         }
-        self.solve_rows(&mut w, par, stack)?;
-        scale(&mut w, -root::<T>(self.n));
-        for (l, (out, u)) in out.iter_mut().zip(u).enumerate() {
-            self.plus_sum(out.rb_mut(), (l, u), (self.damping.recip(), &w), par, stack);
-        }
+        self.coefficients(&mut w, par, stack)?;
+        self.combine(out, u, &w, par, stack);
         Ok(())
     }
 
     /// `out <- out + (F + lambda I)^-1 (u - (F + lambda I) out)`, the inverse by the same factor; the residual in `T`.
-    pub(super) fn refine(
+    pub(crate) fn refine(
         &self,
         out: &mut [MatMut<'_, T>],
         u: &[Direction<'_, T>],
@@ -101,7 +154,7 @@ impl<T: Element, S: Element> System<'_, '_, T, S> {
         stack: &mut MemStack,
     ) -> Result<(), Error> {
         let root = root::<T>(self.n);
-        let (mut w, stack) = temporary::<T>(stack, self.factor.rows());
+        let (mut w, stack) = temporary::<T>(stack, rows(self.batch));
         let (mut residual, stack) = temporary::<T>(stack, weights(self.batch));
         for (layer, x) in self.batch.iter().zip(&*out) {
             dots::dots(&mut w, T::one(), &layer.0, x.as_ref(), par, stack);
@@ -121,9 +174,8 @@ impl<T: Element, S: Element> System<'_, '_, T, S> {
             let r = MatMut::new(next(&mut rest, out.shape()), out.shape())?;
             dots::dots(&mut w, root, &layer.0, r.as_ref(), par, stack);
         }
-        self.solve_rows(&mut w, par, stack)?;
+        self.coefficients(&mut w, par, stack)?;
         // x + (1/lambda) (r - G w)
-        scale(&mut w, -root);
         let mut rest = &mut residual[..];
         for (layer, out) in self.batch.iter().zip(out) {
             let mut r = MatMut::new(next(&mut rest, out.shape()), out.shape())?;
@@ -149,15 +201,25 @@ fn weights<T: Element>(batch: &[LayerBatch<'_, T>]) -> usize {
     batch.iter().map(|layer| layer.weight_shape().iter().product::<usize>()).sum()
 }
 
-/// Scratch of [`System::solve`] and, if `refined`, [`System::refine`].
-pub(super) fn solve_scratch<T: Element, S: Element>(
+fn rows<T: Element>(batch: &[LayerBatch<'_, T>]) -> usize {
+    batch.first().map_or(0, LayerBatch::rows)
+}
+
+/// Scratch of [`System::coefficients`]; `solver` is that of the [`Solver`].
+pub(crate) fn coefficients_scratch<S: Element>(rows: usize, solver: StackReq) -> StackReq {
+    temporary_scratch::<S>(rows).and(solver)
+}
+
+/// Scratch of [`System::solve`] and, if told, [`System::refine`]; `solver` is that of the [`Solver`].
+pub(crate) fn solve_scratch<T: Element, S: Element>(
     batch: &[LayerBatch<'_, T>],
     u: &[Direction<'_, T>],
-    refined: bool,
+    refinement: Refinement,
+    solver: StackReq,
     par: Par,
 ) -> StackReq {
-    let rows = batch.first().map_or(0, LayerBatch::rows);
-    let system = temporary_scratch::<S>(rows).and(cholesky::solve_scratch::<S>(rows, 1, par));
+    let (rows, refined) = (rows(batch), refinement == Refinement::Once);
+    let system = coefficients_scratch::<S>(rows, solver);
     let sums = batch.iter().zip(u).map(|(layer, u)| match u {
         Direction::Matrix(_) => sum::scratch(&layer.0, None, par),
         Direction::LowRank { batch, .. } => sum::scratch(&batch.0, Some(&layer.0), par),

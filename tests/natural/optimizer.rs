@@ -1,21 +1,26 @@
 //! The optimiser on random networks: forms of gradients and inputs, the life of a factor, what is refused.
 
 use crate::batch::{Batch, Owned, never, preconditioned, views, zeros};
+use crate::network::{Kind, Network, Seen, integers, normals};
 use crate::{flat, woodbury};
+use foof::convolution::FeatureOrder;
+use foof::fisher::fisher_vector_product_alloc;
 use foof::kronecker::Gradient;
 use foof::layer::Layer;
 use foof::optim::{FisherBlocks, NaturalGradient, NaturalGradientOptions, Observation, Order, Schedule, StepOptions};
-use foof::{Bias, Error, Par, View};
+use foof::woodbury::{Refinement, SystemPrecision};
+use foof::{Bias, Blend, Error, Par, View};
 use foof_oracle::approx::Approx;
-use foof_oracle::bounds::F64;
-use foof_oracle::compare::{assert_close, assert_same_bits};
+use foof_oracle::bounds::{self, F64, Format, Solver};
+use foof_oracle::compare::{assert_close, assert_exact, assert_same_bits};
 use foof_oracle::kernels::for_every_par;
-use foof_oracle::{Dense, Random, fisher};
+use foof_oracle::{Dense, Random, fisher, steps};
 use proptest::prelude::*;
 
 const BLOCKS: [FisherBlocks; 2] = [FisherBlocks::Whole, FisherBlocks::Diagonal];
 
-/// Rows of gradients of the layers of a batch, `[R, P]`, and what `G^T G` may be off by beyond a product of them; as the golden networks'.
+/// Rows of gradients of the layers of a batch, `[R, P]`, and what `G^T G` may be off by beyond a product of them; as the golden networks', and errors
+/// that are scaled: four roundings each, of a quotient, a root, its format and the product.
 fn gradients(layers: &[Layer], batch: &Batch<f64>) -> (Approx, f64) {
     let (mut gram, mut error, mut all) = (0.0, 0.0, Vec::new());
     for (layer, [x, e]) in layers.iter().zip(&batch.0) {
@@ -24,7 +29,7 @@ fn gradients(layers: &[Layer], batch: &Batch<f64>) -> (Approx, f64) {
         let x = if layer.bias() == Bias::With { fisher::with_one(&x) } else { x };
         let magnitude = fisher::stacked(&x).frobenius() * e.dense().frobenius();
         let [o, i] = layer.weight_shape();
-        let gamma = F64.gamma(o * i + t * t + o + i + 8);
+        let gamma = F64.gamma(o * i + t * t + o + i + 16);
         gram += gamma * magnitude * magnitude;
         error += gamma * magnitude;
         all.push(fisher::gradients(&x, &fisher::datapoints(&e.dense(), t)));
@@ -50,15 +55,16 @@ fn network(sizes: &[[usize; 2]], positions: usize, bias: bool) -> Vec<Layer> {
     sizes.iter().map(layer).collect()
 }
 
-/// The step is that of Woodbury's identity, whether the gradient of another mini-batch is a matrix or in low rank.
-fn against_the_oracle(layers: &[Layer], [n, m]: [usize; 2], lambda: f64, seed: u64) {
+/// The step is that of Woodbury's identity, whether the gradient of another mini-batch is a matrix or in low rank, and `spare` datapoints are missing
+/// to `fisher_batch` or none.
+fn against_the_oracle(layers: &[Layer], [n, m, spare]: [usize; 3], lambda: f64, seed: u64) {
     let mut random = Random::new(seed);
     let (seen, other) = (Batch::random(&mut random, layers, n), Batch::random(&mut random, layers, m));
     let u = means(layers, &other);
     let matrices: Vec<Owned<f64>> = u.iter().map(|u| Owned::new(&u.value)).collect();
     let matrices: Vec<_> = matrices.iter().map(|u| Gradient::Matrix(u.view())).collect();
     for blocks in BLOCKS {
-        let options = NaturalGradientOptions { damping: lambda, blocks, ..NaturalGradientOptions::new(n) };
+        let options = NaturalGradientOptions { damping: lambda, blocks, ..NaturalGradientOptions::new(n + spare) };
         let mut optimizer = NaturalGradient::<f64>::new(layers, options, Par::seq()).expect("valid options");
         optimizer.observe(&seen.observations()).expect("finite");
         optimizer.refresh().expect("definite");
@@ -89,11 +95,195 @@ proptest! {
 
     #[test]
     fn steps_of_random_networks(
-        sizes in prop::collection::vec([1usize..7, 1..7], 1..4), [n, m] in [1usize..20, 1..6], positions in 1usize..4, bias: bool,
+        sizes in prop::collection::vec([1usize..7, 1..7], 1..4), [n, m, spare] in [1usize..20, 1..6, 0..3], positions in 1usize..4, bias: bool,
         power in -6i32..4, seed: u64,
     ) {
         // The damping relative to `|G|²`, some hundreds here: a bound of a smaller one says nothing.
-        against_the_oracle(&network(&sizes, positions, bias), [n, m], 10f64.powi(power.max(-2)) * 10.0, seed);
+        against_the_oracle(&network(&sizes, positions, bias), [n, m, spare], 10f64.powi(power.max(-2)) * 10.0, seed);
+    }
+}
+
+/// A smaller mini-batch makes the Fisher matrix of its own datapoints, whatever was kept in its place: the root of `16 / 4` is exact.
+#[test]
+fn a_smaller_batch_has_its_own_mean() {
+    let kinds = [
+        Kind::Conv {
+            c: 2,
+            o: 2,
+            h: 3,
+            w: 4,
+            kernel: 3,
+            stride: 2,
+            groups: 2,
+            bias: Bias::With,
+            order: FeatureOrder::TapsChannel,
+        },
+        Kind::Dense { i: 3, o: 2, t: 3, bias: Bias::With },
+        Kind::dense(3, 2),
+    ];
+    for labels in [1, 2] {
+        let network = |seed, n| Network::<f64>::new(&kinds, n, labels, integers(seed, 3));
+        let (full, small) = (network(1, 16), network(2, 4));
+        let layers: Vec<Layer> = full.layers.iter().map(|seen| seen.layer).collect();
+        let options = NaturalGradientOptions { labels, ..NaturalGradientOptions::new(16) };
+        let [mut used, mut fresh] =
+            [0, 1].map(|_| NaturalGradient::<f64>::new(&layers, options, Par::seq()).expect("valid"));
+        for _ in 0..3 {
+            used.observe(&observations(&full)).expect("finite");
+        }
+        for optimizer in [&mut used, &mut fresh] {
+            optimizer.observe(&observations(&small)).expect("finite");
+            optimizer.refresh().expect("definite");
+            let batch = optimizer.preconditioner().used_batch().expect("in use");
+            let (g, v) = (small.gradients(), integers(3, 2)(small.weights(), 1));
+            let values = v.to_vec::<f64>();
+            let mut out = vec![f64::NAN; values.len()];
+            let mut parts = small.parts_mut(&mut out);
+            let (set, directions) = (Blend::set(1.0), small.parts(&values));
+            fisher_vector_product_alloc(&mut parts, set, &batch, &directions, Par::seq()).expect("valid");
+            let expected = g.transpose().matmul(&g.matmul(&v)).scaled(0.25);
+            assert_exact(&Dense::from_slice(out.len(), 1, &out), &expected, &format!("{labels} labels"));
+        }
+        let u: Vec<Owned<f64>> = layers
+            .iter()
+            .map(|layer| Owned::new(&integers(4, 2)(layer.weight_shape()[0], layer.weight_shape()[1])))
+            .collect();
+        let u: Vec<_> = u.iter().map(|u| Gradient::Matrix(u.view())).collect();
+        let [one, two] = [&mut used, &mut fresh].map(|optimizer| flat(&preconditioned(optimizer, &u)));
+        assert_same_bits(&one.data, &two.data, &format!("{labels} labels"));
+    }
+}
+
+fn observations(of: &Network<f64>) -> Vec<Observation<'_, f64>> {
+    of.layers.iter().map(Seen::observation).collect()
+}
+
+/// One problem for each system, solved in all precisions, refined and not.
+struct Precise {
+    systems: Vec<Network<f32>>,
+    blocks: FisherBlocks,
+    n: usize,
+    lambda: f64,
+}
+
+impl Precise {
+    fn new(blocks: FisherBlocks, seed: u64, lambda: f64) -> Self {
+        let kinds = [
+            Kind::Conv {
+                c: 2,
+                o: 4,
+                h: 3,
+                w: 3,
+                kernel: 3,
+                stride: 2,
+                groups: 2,
+                bias: Bias::With,
+                order: FeatureOrder::ChannelTaps,
+            },
+            Kind::Dense { i: 4, o: 3, t: 2, bias: Bias::With },
+            Kind::dense(5, 4),
+        ];
+        let (n, mut draw) = (6, normals(seed));
+        let systems = match blocks {
+            FisherBlocks::Whole => vec![Network::new(&kinds, n, 1, &mut draw)],
+            FisherBlocks::Diagonal => kinds.iter().map(|&kind| Network::new(&[kind], n, 1, &mut draw)).collect(),
+        };
+        Precise { systems, blocks, n, lambda }
+    }
+
+    /// For each system the distance from the exact answer and its bound; `u` lies in the range of `G`, so that most of `u - G w` cancels.
+    fn errors(&self, precision: SystemPrecision, refinement: Refinement) -> Vec<(f64, Option<f64>)> {
+        let seen = || self.systems.iter().flat_map(|system| &system.layers);
+        let layers: Vec<Layer> = seen().map(|seen| seen.layer).collect();
+        let observations: Vec<Observation<'_, f32>> = seen().map(Seen::observation).collect();
+        let (damping, blocks) = (self.lambda, self.blocks);
+        let options =
+            NaturalGradientOptions { damping, blocks, precision, refinement, ..NaturalGradientOptions::new(self.n) };
+        let mut optimizer = NaturalGradient::<f32>::new(&layers, options, Par::seq()).expect("valid options");
+        optimizer.observe(&observations).expect("finite");
+        optimizer.refresh().expect("definite");
+        let in_range = |system: &Network<f32>| {
+            let v = normals(33)(self.n, 1);
+            system.gradients().transpose().matmul(&v).rounded::<f32>()
+        };
+        let u: Vec<Dense> = self.systems.iter().map(in_range).collect();
+        let mut parts = Vec::new();
+        for (system, u) in self.systems.iter().zip(&u) {
+            let mut rest = &u.data[..];
+            for seen in &system.layers {
+                let [o, i] = seen.shape();
+                let (part, tail) = rest.split_at(o * i);
+                (rest, _) = (tail, parts.push(Owned::<f32>::new(&Dense::from_slice(o, i, part))));
+            }
+        }
+        let gradients: Vec<_> = parts.iter().map(|part| Gradient::Matrix(part.view())).collect();
+        let mut got = preconditioned(&mut optimizer, &gradients).into_iter();
+        let each = |(system, u): (&Network<f32>, &Dense)| {
+            let x = flat(&got.by_ref().take(system.layers.len()).collect::<Vec<_>>());
+            let g = system.gradients().scaled(1.0 / (self.n as f64).sqrt());
+            let exact = steps::natural_gradient(&fisher::fisher(&system.gradients(), self.n), u, self.lambda);
+            let (norm, working) = (g.frobenius(), Format::of::<f32>());
+            let bound = bounds::Woodbury {
+                norm,
+                magnitude: system.magnitudes().frobenius() / (self.n as f64).sqrt(),
+                rows: self.n,
+                lambda: self.lambda,
+                depths: system.depths(None, Par::seq()),
+                formats: [working, if precision == SystemPrecision::Double { F64 } else { working }],
+                solver: if self.blocks == FisherBlocks::Whole { Solver::Factor } else { Solver::Inverse },
+            };
+            let length = u.frobenius();
+            let bound = match refinement {
+                Refinement::None => bound.errors(length, length),
+                Refinement::Once => bound.refined(length, length, exact.frobenius()),
+            };
+            // LU in f64: a backward error of that many roundings of a matrix whose growth is at most its order.
+            let p = u.rows;
+            let lu = F64.gamma(3 * p) * p as f64 * (norm * norm + self.lambda) * exact.frobenius() / self.lambda;
+            (x.minus(&exact).frobenius(), bound.map(|bound| bound.forward + lu))
+        };
+        self.systems.iter().zip(&u).map(each).collect()
+    }
+}
+
+/// Every precision and refinement is within its bound, of factors and of a list of inverses.
+#[test]
+fn precise_steps_are_within_their_bounds() {
+    for blocks in BLOCKS {
+        for lambda in [1.0 / 64.0, 1.0, 64.0] {
+            for precision in [SystemPrecision::Working, SystemPrecision::Double] {
+                for refinement in [Refinement::None, Refinement::Once] {
+                    let what = format!("{blocks:?}, {precision:?}, {refinement:?}, lambda = {lambda}");
+                    for (error, bound) in Precise::new(blocks, 65, lambda).errors(precision, refinement) {
+                        // A system in f64 has a bound for any of these dampings, one in f32 for the larger.
+                        assert!(
+                            bound.is_some() || precision == SystemPrecision::Working && lambda < 64.0,
+                            "{what}: no bound"
+                        );
+                        assert!(bound.is_none_or(|bound| error <= bound), "{what}: error {error:e}, bound {bound:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where `|G|²` is much larger than the damping, refined steps are nearer.
+#[test]
+fn refined_steps_are_nearer() {
+    for blocks in BLOCKS {
+        for seed in 66..70 {
+            let problem = Precise::new(blocks, seed, 1.0 / 1024.0);
+            for precision in [SystemPrecision::Working, SystemPrecision::Double] {
+                let [plain, refined] = [Refinement::None, Refinement::Once].map(|refinement| {
+                    problem.errors(precision, refinement).iter().map(|(error, _)| error).sum::<f64>()
+                });
+                assert!(
+                    refined < plain,
+                    "{blocks:?}, seed {seed}, {precision:?}: {refined:e} refined, {plain:e} plain"
+                );
+            }
+        }
     }
 }
 
@@ -201,10 +391,13 @@ fn bad_input_is_refused() {
     };
     let fewer = Batch::<f64>::random(&mut random, &layers, 3);
     let [good, short] = [&batch, &fewer].map(|batch| batch.observations());
+    let more = Batch::<f64>::random(&mut random, &layers, 5);
     let layer = |error: Error, expected: usize| match error {
         Error::Layer { layer, source } if layer == expected => *source,
         other => panic!("{other}"),
     };
+    let error = layer(refuse(&more.observations()), 0);
+    assert_eq!(error, Error::Shape { argument: "inputs", expected: vec![4, 3], got: vec![5, 3] });
     let error = layer(refuse(&[good[0], short[1]]), 1);
     assert!(matches!(error, Error::Shape { argument: "inputs", .. }), "{error}");
     let without = Observation::new(batch.0[1][0].view());

@@ -7,6 +7,7 @@ use foof::optim::{
     Ekfac, EkfacOptions, FisherBlocks, Foof, FoofDamping, FoofOptions, Kfac, KfacDamping, KfacOptions, NaturalGradient,
     NaturalGradientOptions, Optimizer, Order, Preconditioner, Schedule, StepOptions,
 };
+use foof::woodbury::{Refinement, SystemPrecision};
 use foof::{Error, Par};
 use foof_oracle::Random;
 use foof_oracle::compare::assert_same_bits;
@@ -96,10 +97,15 @@ fn states_resume_bit_for_bit_and_damaged_ones_are_refused() {
         });
     }
     for blocks in [FisherBlocks::Whole, FisherBlocks::Diagonal] {
-        resumes(|layers, step, schedule| {
-            let options = NaturalGradientOptions { blocks, step, schedule, ..NaturalGradientOptions::new(5) };
-            NaturalGradient::new(layers, options, Par::seq()).expect("valid options")
-        });
+        for (precision, refinement) in
+            [(SystemPrecision::Working, Refinement::None), (SystemPrecision::Double, Refinement::Once)]
+        {
+            resumes(|layers, step, schedule| {
+                let new = NaturalGradientOptions::new(5);
+                let options = NaturalGradientOptions { blocks, precision, refinement, step, schedule, ..new };
+                NaturalGradient::new(layers, options, Par::seq()).expect("valid options")
+            });
+        }
     }
     resumes(|layers, step, schedule| {
         Ekfac::new(layers, EkfacOptions { step, schedule, ..Default::default() }, Par::seq()).expect("valid options")
@@ -119,6 +125,15 @@ fn states_of_other_methods_and_types_are_refused() {
     assert_eq!(entry(kfac.load(&saved).expect_err("another method")), "method");
     let mut wide = Foof::<f64>::new(&layers, FoofOptions::default(), Par::seq()).expect("valid options");
     assert_eq!(entry(wide.load(&saved).expect_err("another type")), "layer.0.input.running");
+    let natural = |options| NaturalGradient::<f32>::new(&layers, options, Par::seq()).expect("valid options");
+    let options = NaturalGradientOptions::new(4);
+    let saved = natural(options).save().expect("a file");
+    for (options, expected) in [
+        (NaturalGradientOptions { precision: SystemPrecision::Double, ..options }, "precision"),
+        (NaturalGradientOptions { refinement: Refinement::Once, ..options }, "refinement"),
+    ] {
+        assert_eq!(entry(natural(options).load(&saved).expect_err("another rule")), expected);
+    }
 }
 
 /// Saving depends on nothing but the state: no order of a hash map shows.

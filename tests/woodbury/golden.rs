@@ -5,7 +5,7 @@ use foof::layer::Layer;
 use foof::woodbury::{Direction, LayerBatch, WoodburyOptions, natural_gradient_alloc};
 use foof::{MatMut, MatRef, Par, View};
 use foof_oracle::approx::Approx;
-use foof_oracle::bounds::{F64, Woodbury};
+use foof_oracle::bounds::{F64, Solver, Woodbury};
 use foof_oracle::case::Case;
 use foof_oracle::compare::assert_close;
 use foof_oracle::fisher::gradients;
@@ -86,6 +86,7 @@ fn check(case: &Case, layers: &[usize], labels: &str, g: &Approx, golden: &Dense
         lambda: case.lambda,
         depths: [terms; 3],
         formats: [F64; 2],
+        solver: Solver::Factor,
     };
     let bound = bound.errors(u.frobenius(), u.frobenius()).expect("a bound").forward;
     let options = WoodburyOptions::new(case.lambda);

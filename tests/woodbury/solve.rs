@@ -39,6 +39,7 @@ impl<T: Element> Check<'_, T> {
             lambda: self.lambda,
             depths: self.network.depths(other, par),
             formats: [Format::of::<T>(), system],
+            solver: bounds::Solver::Factor,
         }
     }
 

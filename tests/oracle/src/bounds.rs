@@ -276,6 +276,17 @@ pub struct Woodbury {
     pub depths: [usize; 3],
     /// The format of the first and the last sum, and that of the system, whose own sum the second is.
     pub formats: [Format; 2],
+    /// What the system is solved with.
+    pub solver: Solver,
+}
+
+/// What a system is solved with.
+#[derive(Clone, Copy, Debug)]
+pub enum Solver {
+    /// Its Cholesky factor.
+    Factor,
+    /// Its computed inverse.
+    Inverse,
 }
 
 /// Bounds in Euclidean norm.
@@ -294,16 +305,24 @@ impl Woodbury {
     /// With `M` the magnitude, `b = G^T u` is off by `gamma_d1 M u_abs`. The system is off by `gamma_(d2+2) M²` (and two roundings of `lambda`), its
     /// solve adds `gamma_(3R+1) tr(K + lambda I)` (Higham Theorem 10.4, `|L|_F² = tr`): `D` together. So `(K + lambda I) w' = b + rho` with
     /// `|rho| <= gamma_d1 M u_abs + D |w'|`, and `|w| <= u / (2 sqrt lambda)`, as `|(K + lambda I)^-1 G^T| <= 1 / (2 sqrt lambda)`. The last
-    /// step rounds `gamma_(d3+4) (u_abs + M |w'|) / lambda`, which is `eta`. Then `x' - x = -G (K + lambda I)^-1 rho / lambda + eta`; and
+    /// step rounds `gamma_(d3+4) (u_abs + M |w'|) / lambda`, which is `eta`. An inverse `Z` of residual `R = K Z - I` and its product, `gamma_R |Z| |b|`,
+    /// put `(|R| + |K| gamma_R |Z|) |b|`, `|b| <= |K| |w|` and `|Z| <= (1 + |R|) sqrt(R) / lambda`, in the place of the solve's term. Then `x' - x = -G (K + lambda I)^-1 rho / lambda + eta`; and
     /// `(F + lambda I) G = G (K + lambda I)` turns the first term of the residual into `-G rho / lambda`.
     pub fn errors(&self, u: f64, u_abs: f64) -> Option<WoodburyErrors> {
-        let Woodbury { norm, magnitude: m, rows, lambda, depths, formats: [format, system] } = *self;
+        let Woodbury { norm, magnitude: m, rows, lambda, depths, formats: [format, system], solver } = *self;
         let [d1, d3] = [depths[0], depths[2]].map(|depth| format.gamma(depth + 4));
         let d2 = system.gamma(depths[1] + 4);
         let trace = norm * norm + rows as f64 * lambda;
-        let solve = system.gamma(3 * rows + 1);
-        let d = d2 * (m * m + lambda) + solve / (1.0 - solve) * (trace + d2 * m * m);
-        if d >= lambda {
+        let (formed, order) = (trace + d2 * m * m, rows as f64);
+        let solve = match solver {
+            Solver::Factor => system.gamma(3 * rows + 1) / (1.0 - system.gamma(3 * rows + 1)),
+            Solver::Inverse => {
+                let residual = inverse_residual(system, formed, order / lambda, sweep(rows));
+                residual + formed * system.gamma(rows) * (1.0 + residual) * order.sqrt() / lambda
+            }
+        };
+        let d = d2 * (m * m + lambda) + solve * formed;
+        if d.is_nan() || d >= lambda {
             return None;
         }
         let w = (u / (2.0 * lambda.sqrt()) + d1 * m * u_abs / lambda) / (1.0 - d / lambda);
