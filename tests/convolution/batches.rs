@@ -1,8 +1,9 @@
 //! Batches that are cut into chunks of images, chunks of rows, blocks and many slabs: integers bit for bit.
 
-use crate::problem::{Problem, Request, padded};
+use crate::run::OnCpu;
 use foof_kernels::conv::{Axis, Conv, FeatureOrder};
 use foof_oracle::Random;
+use foof_oracle::images::{Problem, Request, padded};
 
 fn check(conv: Conv, n: usize, random: &mut Random) {
     let problem = Problem::integers(conv, n, random);

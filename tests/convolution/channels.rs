@@ -1,9 +1,10 @@
 //! Every edge of a channel tile, and groups of channels: integers bit for bit.
 
-use crate::problem::{Problem, Request, padded};
+use crate::run::OnCpu;
 use foof_kernels::Triangle;
 use foof_kernels::conv::{Axis, Conv, FeatureOrder};
 use foof_oracle::Random;
+use foof_oracle::images::{Problem, Request, padded};
 
 const ORDERS: [FeatureOrder; 2] = [FeatureOrder::ChannelTaps, FeatureOrder::TapsChannel];
 

@@ -1,10 +1,11 @@
 //! Every geometry, on integers bit for bit: kernels, strides, dilations, paddings and sizes, over one to three axes.
 
-use crate::axes::{axes, kinds};
-use crate::problem::{Problem, Request};
+use crate::run::OnCpu;
 use foof_kernels::Triangle;
 use foof_kernels::conv::{Conv, FeatureOrder};
 use foof_oracle::Random;
+use foof_oracle::images::{Problem, Request};
+use foof_oracle::images::{axes, kinds};
 
 const ORDERS: [FeatureOrder; 2] = [FeatureOrder::ChannelTaps, FeatureOrder::TapsChannel];
 

@@ -1,7 +1,7 @@
 //! What a convolution may be: sizes that follow from a geometry, and every documented error.
 
-use crate::problem::padded;
 use foof_kernels::conv::{Axis, Conv, FeatureOrder, GeometryError};
+use foof_oracle::images::padded;
 
 const HUGE: usize = usize::MAX;
 

@@ -1,12 +1,13 @@
 //! The golden convolutional network: factors from its images, folded as they are.
 
-use crate::problem::{Problem, Request, plans};
+use crate::run::{OnCpu, plans};
 use foof_kernels::conv::{Axis, Conv};
 use foof_kernels::covariance::Sharing;
 use foof_oracle::Dense;
 use foof_oracle::bounds::F64;
 use foof_oracle::case::Case;
 use foof_oracle::compare::assert_within;
+use foof_oracle::images::{Problem, Request};
 use foof_oracle::kernels::for_every_par;
 
 /// Both settings, every plan. Either evaluation sums `N T` products and scales; or `N` products of sums over `T` outputs that are scaled too.

@@ -1,9 +1,10 @@
 //! Layouts and types of images, layouts of outputs, triangles and blends: integers bit for bit, nothing else read or written.
 
-use crate::axes::convolutions;
-use crate::problem::{Images, Problem, Request, assert_exact_for_every_type};
+use crate::run::{OnCpu, assert_exact_for_every_type};
 use foof_kernels::Triangle;
 use foof_oracle::Random;
+use foof_oracle::images::convolutions;
+use foof_oracle::images::{Images, Problem, Request};
 use foof_oracle::layout::Layout;
 
 fn every_image_layout() -> impl Iterator<Item = Images> {

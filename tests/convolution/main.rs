@@ -1,6 +1,5 @@
 //! Convolutions: their covariances against an explicit unfold, their products against their definition; plans and geometries.
 
-mod axes;
 mod batches;
 mod channels;
 mod errors;
@@ -11,9 +10,9 @@ mod golden;
 mod layouts;
 mod naive;
 mod plans;
-mod problem;
 mod products;
 mod reals;
 mod residual;
+mod run;
 mod sharing;
 mod structure;

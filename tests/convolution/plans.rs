@@ -1,8 +1,9 @@
 //! Plans: which algorithm for which geometry, its multiply-adds against a count by enumeration, and what they save.
 
-use crate::problem::{name, padded};
+use crate::run::name;
 use foof_kernels::conv::{Axis, Conv, Form, Plan};
 use foof_kernels::{Element, Par};
+use foof_oracle::images::padded;
 use foof_oracle::kernels::isas;
 use std::collections::HashSet;
 

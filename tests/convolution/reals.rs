@@ -1,12 +1,13 @@
 //! Random images within the derived bound, over random geometries; symmetric to the bit, positive semidefinite up to the bound.
 
-use crate::axes::axis;
-use crate::problem::{Images, Problem, Request, padded, plans};
+use crate::run::{OnCpu, plans};
 use foof_kernels::conv::{Axis, Conv, FeatureOrder, Form, Plan, depth, sums};
 use foof_kernels::covariance::{Bias, Sharing};
 use foof_kernels::{Element, Par, Triangle};
 use foof_oracle::bounds::{self, Format};
 use foof_oracle::compare::{assert_positive_semidefinite, assert_within};
+use foof_oracle::images::axis;
+use foof_oracle::images::{Images, Problem, Request, padded};
 use foof_oracle::kernels::for_every_par;
 use foof_oracle::layout::Layout;
 use foof_oracle::{Dense, Random};

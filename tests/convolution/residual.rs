@@ -1,10 +1,11 @@
 //! At a benchmark's size: the factor times a random vector, against patches formed one row at a time.
 
-use crate::problem::{Problem, Request, padded};
+use crate::run::OnCpu;
 use foof_kernels::conv::{Conv, Plan, depth};
 use foof_kernels::covariance::Sharing;
 use foof_oracle::bounds::{F64, Format};
 use foof_oracle::compare::assert_within;
+use foof_oracle::images::{Problem, Request, padded};
 use foof_oracle::kernels::isas;
 use foof_oracle::{Dense, Random};
 

@@ -1,10 +1,11 @@
 //! The *reduce* setting, and the row and column of a bias in both settings.
 
-use crate::problem::{Images, Problem, Request, padded};
+use crate::run::OnCpu;
 use foof_kernels::Triangle;
 use foof_kernels::conv::{Axis, Conv, FeatureOrder};
 use foof_kernels::covariance::Sharing;
 use foof_oracle::Random;
+use foof_oracle::images::{Images, Problem, Request, padded};
 use foof_oracle::layout::Layout;
 
 /// The number of outputs is a power of two, so that their mean is exact.

@@ -1,9 +1,10 @@
 //! What holds without an oracle: batches permuted, split, scaled; the two orders of features; groups against separate layers.
 
-use crate::problem::{Problem, Request, padded, plans};
+use crate::run::{OnCpu, plans};
 use foof_kernels::conv::{Axis, Conv, FeatureOrder};
 use foof_kernels::{Element, Par};
 use foof_oracle::compare::assert_same_bits;
+use foof_oracle::images::{Problem, Request, padded};
 use foof_oracle::kernels::isas;
 use foof_oracle::layout::{Buffer, Layout};
 use foof_oracle::{Dense, Random};

@@ -1,6 +1,5 @@
 //! Running a problem on the device.
 
-use crate::problem::{Problem, Request};
 use bytemuck::Pod;
 use foof_cuda::convolution::{DevicePlan, Plan, Rung, covariance, scratch};
 use foof_cuda::tile::{Kind, Math, Tile};
@@ -10,6 +9,7 @@ use foof_kernels::conv::{Conv, ConvSpec};
 use foof_kernels::{Blend, Element, Input, Triangle};
 use foof_oracle::Dense;
 use foof_oracle::compare::assert_same_bits;
+use foof_oracle::images::{Problem, Request};
 use foof_oracle::layout::{self, poison};
 use num_traits::NumCast;
 

@@ -1,11 +1,11 @@
 //! Every kind of geometry, on integers bit for bit.
 
-use crate::axes::{axes, kinds};
 use crate::device::{assert_exact, plans};
-use crate::problem::{Problem, Request};
 use foof_kernels::Triangle;
 use foof_kernels::conv::{Conv, FeatureOrder};
 use foof_oracle::Random;
+use foof_oracle::images::{Problem, Request};
+use foof_oracle::images::{axes, kinds};
 
 const ORDERS: [FeatureOrder; 2] = [FeatureOrder::ChannelTaps, FeatureOrder::TapsChannel];
 

@@ -1,15 +1,15 @@
 //! Layouts and types of images, layouts of outputs, triangles, blends, edges of tiles, batches of several chunks: integers bit for bit, nothing else
 //! read or written.
 
-use crate::axes::convolutions;
 use crate::device::{assert_exact, plans};
-use crate::problem::{Images, Problem, Request, padded};
 use bytemuck::Pod;
 use foof_cuda::convolution::{Plan, Rung};
 use foof_cuda::tile::{Kind, Math, Tile};
 use foof_kernels::conv::{Axis, Conv, FeatureOrder};
 use foof_kernels::covariance::Sharing;
 use foof_kernels::{Input, Triangle};
+use foof_oracle::images::convolutions;
+use foof_oracle::images::{Images, Problem, Request, padded};
 use foof_oracle::layout::Layout;
 use foof_oracle::{Dense, Random};
 use half::{bf16, f16};

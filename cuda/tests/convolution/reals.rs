@@ -1,8 +1,6 @@
 //! Random images within the derived bound, over random geometries, in every math; symmetric to the bit.
 
-use crate::axes::axis;
 use crate::device::{plans, run};
-use crate::problem::{Problem, Request};
 use foof_cuda::convolution::Plan;
 use foof_emulation::stream;
 use foof_kernels::conv::{Axis, Conv, FeatureOrder};
@@ -10,6 +8,8 @@ use foof_kernels::covariance::{Bias, Sharing};
 use foof_kernels::{Element, Triangle};
 use foof_oracle::bounds::{self, Format};
 use foof_oracle::compare::assert_within;
+use foof_oracle::images::axis;
+use foof_oracle::images::{Problem, Request};
 use foof_oracle::layout::Buffer;
 use foof_oracle::{Dense, Random};
 use proptest::prelude::*;

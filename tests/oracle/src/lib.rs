@@ -8,7 +8,7 @@
 //! - [`fisher`]: gradients, the Fisher matrix, Kronecker factors; [`steps`]: damping and preconditioned steps;
 //! - [`bounds`]: entrywise rounding bounds of single kernels; [`approx`] and [`rounded`]: bounds carried through whole
 //!   formulas, on which [`network`] and [`trajectory`] are built;
-//! - [`golden`] and [`case`]: vectors from PyTorch, [`unfold`]: convolutions as weight-shared layers;
+//! - [`golden`] and [`case`]: vectors from PyTorch, [`unfold`]: convolutions as weight-shared layers, [`images`]: batches and geometries of them;
 //! - [`generate`], [`layout`], [`compare`]: random data, buffers of every layout, assertions;
 //! - [`kernels`]: running a kernel on every instruction set and several thread counts.
 
@@ -23,6 +23,7 @@ pub mod dense;
 pub mod fisher;
 pub mod generate;
 pub mod golden;
+pub mod images;
 pub mod kernels;
 pub mod layout;
 pub mod network;

@@ -1,6 +1,6 @@
 //! Axes and convolutions to test: all small axes, one of each kind, random ones; a convolution of each kind.
 
-use crate::problem::padded;
+use super::padded;
 use foof_kernels::conv::{Axis, Conv, FeatureOrder};
 use proptest::prelude::*;
 
