@@ -1,7 +1,9 @@
 //! The Kronecker factors through the safe functions, every option at once: against the definition within the derived bound.
 
+#[path = "factors/options.rs"]
+mod options;
+
 use foof::covariance::{Centring, FactorOptions, error_factor_alloc, input_factor_alloc};
-use foof::scaling::Scaling;
 use foof::{Bias, Element, Sharing, Triangle};
 use foof_oracle::bounds::{self, Format};
 use foof_oracle::compare::{assert_positive_semidefinite, assert_same_bits, assert_within};
@@ -93,28 +95,6 @@ fn within_bound<T: Element>(
     }
 }
 
-fn options() -> impl Strategy<Value = FactorOptions> {
-    let scaling =
-        vec![Scaling::Foof, Scaling::KfacJax, Scaling::Asdl, Scaling::KfacPytorch, Scaling::Sum, Scaling::Custom(0.3)];
-    (
-        prop::sample::select(vec![Sharing::Expand, Sharing::Reduce]),
-        prop::sample::select(vec![Bias::Without, Bias::With]),
-        prop::sample::select(vec![Centring::Raw, Centring::Centred]),
-        prop::sample::select(vec![Triangle::Full, Triangle::Lower]),
-        prop::sample::select(vec![0.0, 0.5, 0.95]),
-        prop::sample::select(scaling),
-    )
-        .prop_map(|(sharing, bias, centring, triangle, decay, scaling)| FactorOptions {
-            sharing,
-            bias,
-            centring,
-            triangle,
-            decay,
-            scaling,
-            rows_per_datapoint: 1,
-        })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -122,7 +102,7 @@ proptest! {
     fn factors_are_within_the_bound(
         shape in [1usize..40, 1..5, 1..40],
         inputs: bool,
-        options in options(),
+        options in options::options(),
         layouts in [prop::sample::select(Layout::ALL.to_vec()), prop::sample::select(Layout::ALL.to_vec())],
         seed: u64,
     ) {

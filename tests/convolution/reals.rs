@@ -1,13 +1,12 @@
 //! Random images within the derived bound, over random geometries; symmetric to the bit, positive semidefinite up to the bound.
 
 use crate::run::{OnCpu, plans};
-use foof_kernels::conv::{Axis, Conv, FeatureOrder, Form, Plan, depth, sums};
+use foof_kernels::conv::{Axis, Conv, Form, Plan, depth, sums};
 use foof_kernels::covariance::{Bias, Sharing};
 use foof_kernels::{Element, Par, Triangle};
 use foof_oracle::bounds::{self, Format};
 use foof_oracle::compare::{assert_positive_semidefinite, assert_within};
-use foof_oracle::images::axis;
-use foof_oracle::images::{Images, Problem, Request, padded};
+use foof_oracle::images::{Images, Problem, Request, padded, random_request};
 use foof_oracle::kernels::for_every_par;
 use foof_oracle::layout::Layout;
 use foof_oracle::{Dense, Random};
@@ -86,26 +85,9 @@ proptest! {
 
     #[test]
     fn factors_are_within_the_bound(
-        (axes, rank) in (prop::array::uniform3(axis()), 1usize..=3),
-        (channels, groups) in (1usize..=12, 1usize..=2),
-        (n, bias, taps_channel, reduce, lower) in (1usize..=5, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
-        blend in prop::sample::select(vec![[1.0, 0.0], [0.05, 0.95], [-0.3, 1.0]]),
+        (conv, n, request) in random_request(),
         seed: u64,
     ) {
-        let [z, y, x] = axes;
-        let (channels, one) = (channels * groups, Axis::new(1, 1));
-        // Three axes of five taps would be features by the thousand.
-        let (z, y) = match rank { 1 => (one, one), 2 => (one, y), _ => (z, Axis { kernel: y.kernel.min(2), ..y }) };
-        let channels = if rank == 3 { groups } else { channels };
-        let conv = Conv::new(channels, groups, [z, y, x]).expect("a geometry").with_groups(groups).expect("groups");
-        let conv = if bias { conv.with_bias() } else { conv };
-        let conv = if taps_channel { conv.with_order(FeatureOrder::TapsChannel) } else { conv };
-        let request = Request {
-            sharing: if reduce { Sharing::Reduce } else { Sharing::Expand },
-            triangle: if lower { Triangle::Lower } else { Triangle::Full },
-            blend,
-            ..Request::default()
-        };
         let mut random = Random::new(seed);
         check::<f32>(&Problem::normals::<f32>(conv, n, &mut random), &request, &mut random);
         check::<f64>(&Problem::normals::<f64>(conv, n, &mut random), &request, &mut random);

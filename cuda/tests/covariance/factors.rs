@@ -1,9 +1,11 @@
 //! The Kronecker factors through the safe functions, every option at once: against the CPU's definition within the derived bound.
 
+#[path = "../../../tests/factors/options.rs"]
+mod options;
+
 use crate::run::{Number, embedded, stream_in_order, upload, view};
 use foof::covariance::{Centring, FactorOptions};
 use foof::cuda::covariance::{error_factor_alloc, input_factor_alloc};
-use foof::scaling::Scaling;
 use foof::{Bias, Element, Sharing, Triangle};
 use foof_cuda::Precision;
 use foof_cuda::covariance::{Rung, Spec, depth};
@@ -104,28 +106,6 @@ fn within_bound<T: Number + Element>(
     assert!(got.is_symmetric(), "{what}: symmetric to the bit");
 }
 
-fn options() -> impl Strategy<Value = FactorOptions> {
-    let scaling =
-        vec![Scaling::Foof, Scaling::KfacJax, Scaling::Asdl, Scaling::KfacPytorch, Scaling::Sum, Scaling::Custom(0.3)];
-    (
-        prop::sample::select(vec![Sharing::Expand, Sharing::Reduce]),
-        prop::sample::select(vec![Bias::Without, Bias::With]),
-        prop::sample::select(vec![Centring::Raw, Centring::Centred]),
-        prop::sample::select(vec![Triangle::Full, Triangle::Lower]),
-        prop::sample::select(vec![0.0, 0.5, 0.95]),
-        prop::sample::select(scaling),
-    )
-        .prop_map(|(sharing, bias, centring, triangle, decay, scaling)| FactorOptions {
-            sharing,
-            bias,
-            centring,
-            triangle,
-            decay,
-            scaling,
-            rows_per_datapoint: 1,
-        })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -133,7 +113,7 @@ proptest! {
     fn factors_are_within_the_bound(
         shape in [1usize..40, 1..5, 1..40],
         inputs: bool,
-        options in options(),
+        options in options::options(),
         precision in prop::sample::select(vec![Precision::Full, Precision::Full, Precision::Tf32, Precision::Bf16]),
         to in prop::sample::select(Layout::ALL.to_vec()),
         seed: u64,

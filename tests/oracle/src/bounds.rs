@@ -134,6 +134,18 @@ pub enum Outcome {
     Either,
 }
 
+impl Outcome {
+    /// Asserts that a Cholesky factorisation that failed, or did not, was allowed to.
+    #[track_caller]
+    pub fn assert_allows(self, failed: bool, what: &str) {
+        match self {
+            Outcome::Succeeds => assert!(!failed, "{what} is definite"),
+            Outcome::Fails => assert!(failed, "{what} is indefinite"),
+            Outcome::Either => {}
+        }
+    }
+}
+
 /// Higham Theorem 10.7: with `H = D^-1 A D^-1`, `D = diag(A)^(1/2)`, Cholesky succeeds if
 /// `lambda_min(H) > t = n gamma_(n+1) / (1 - gamma_(n+1))` and fails if `lambda_min(H) < -t`. A diagonal entry that is
 /// not positive fails by itself.

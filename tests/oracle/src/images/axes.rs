@@ -1,7 +1,9 @@
 //! Axes and convolutions to test: all small axes, one of each kind, random ones; a convolution of each kind.
 
-use super::padded;
+use super::{Request, padded};
+use foof_kernels::Triangle;
 use foof_kernels::conv::{Axis, Conv, FeatureOrder};
+use foof_kernels::covariance::Sharing;
 use proptest::prelude::*;
 
 /// Every axis of up to five taps and nine samples, strides and dilations up to 3, and paddings up to one more than the kernel.
@@ -57,12 +59,41 @@ pub fn convolutions() -> Vec<Conv> {
 }
 
 /// Up to five taps over up to twelve samples, stride, dilation and paddings.
-pub fn axis() -> impl Strategy<Value = Axis> {
+fn axis() -> impl Strategy<Value = Axis> {
     (1usize..=5, 1usize..=12, 1usize..=3, 1usize..=3, 0usize..=4, 0usize..=4).prop_map(
         |(kernel, size, stride, dilation, before, after)| {
             // Zeros after the last sample until the taps fit.
             let missing = (dilation * (kernel - 1) + 1).saturating_sub(size + before + after);
             Axis::new(size, kernel).stride(stride).dilation(dilation).padding_each([before, after + missing])
+        },
+    )
+}
+
+/// A geometry of one to three axes, a number of images, and how their factor is asked for.
+pub fn random_request() -> impl Strategy<Value = (Conv, usize, Request)> {
+    let flags = prop::array::uniform4(any::<bool>());
+    let blends = prop::sample::select(vec![[1.0, 0.0], [0.05, 0.95], [-0.3, 1.0]]);
+    let sizes = (1usize..=12, 1usize..=2, 1usize..=5);
+    (prop::array::uniform3(axis()), 1usize..=3, sizes, flags, blends).prop_map(
+        |([z, y, x], rank, (channels, groups, n), [bias, taps_channel, reduce, lower], blend)| {
+            let (channels, one) = (channels * groups, Axis::new(1, 1));
+            // Three axes of five taps would be features by the thousand.
+            let (z, y) = match rank {
+                1 => (one, one),
+                2 => (one, y),
+                _ => (z, Axis { kernel: y.kernel.min(2), ..y }),
+            };
+            let channels = if rank == 3 { groups } else { channels };
+            let conv = Conv::new(channels, groups, [z, y, x]).expect("a geometry").with_groups(groups).expect("groups");
+            let conv = if bias { conv.with_bias() } else { conv };
+            let conv = if taps_channel { conv.with_order(FeatureOrder::TapsChannel) } else { conv };
+            let request = Request {
+                sharing: if reduce { Sharing::Reduce } else { Sharing::Expand },
+                triangle: if lower { Triangle::Lower } else { Triangle::Full },
+                blend,
+                ..Request::default()
+            };
+            (conv, n, request)
         },
     )
 }

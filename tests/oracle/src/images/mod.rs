@@ -3,5 +3,5 @@
 mod axes;
 mod problem;
 
-pub use axes::{axes, axis, convolutions, kinds};
+pub use axes::{axes, convolutions, kinds, random_request};
 pub use problem::{Images, Problem, Request, oracle, padded};
