@@ -40,7 +40,8 @@ pub struct NaturalGradientOptions {
     pub labels: usize,
     /// The precision of the system `lambda I + G^T G`.
     pub precision: SystemPrecision,
-    /// Whether a step is refined: memory for two more vectors of all weights, and about three times the work.
+    /// Whether a step is refined: memory for two more vectors of all weights; the steps of a solve are taken twice, and a
+    /// residual between them.
     pub refinement: Refinement,
     /// When a mini-batch is observed (the last one counts) and its system factored: `T` is the number of steps that a factor serves.
     pub schedule: Schedule,
