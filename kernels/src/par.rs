@@ -11,6 +11,10 @@ pub struct Par {
     isa: Isa,
 }
 
+/// The next task of a queue, in lines of its own: a worker that counts its tasks does not take the line from another.
+#[repr(align(128))]
+struct Next(AtomicUsize);
+
 impl Par {
     /// On the calling thread, with [`Isa::selected`].
     pub fn seq() -> Par {
@@ -52,20 +56,31 @@ impl Par {
     /// with the same count find a task's data in the cache of the core that last had it; who is done helps the others.
     /// Which worker runs a task is not determined; the task must not let its result depend on it.
     pub(crate) fn for_each(self, count: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+        self.for_each_with(count, || (), |(), worker, index| task(worker, index));
+    }
+
+    /// The same, with something that a worker makes once and lends to its tasks.
+    pub(crate) fn for_each_with<W>(
+        self,
+        count: usize,
+        make: impl Fn() -> W + Sync,
+        task: impl Fn(&mut W, usize, usize) + Sync,
+    ) {
         const QUEUES: usize = 64;
         let par = self.at_most(count);
         let queues = par.degree.min(QUEUES);
-        let next = [const { AtomicUsize::new(0) }; QUEUES];
+        let next = [const { Next(AtomicUsize::new(0)) }; QUEUES];
         let cut = |queue: usize| count * queue / queues;
         par.workers(&|worker| {
+            let mut own = make();
             for queue in (0..queues).map(|other| (worker + other) % queues) {
                 let (start, length) = (cut(queue), cut(queue + 1) - cut(queue));
                 loop {
-                    let index = next[queue].fetch_add(1, Ordering::Relaxed);
+                    let index = next[queue].0.fetch_add(1, Ordering::Relaxed);
                     if index >= length {
                         break;
                     }
-                    task(worker, start + index);
+                    task(&mut own, worker, start + index);
                 }
             }
         });

@@ -1,7 +1,7 @@
-//! What is done with one group of lanes: read, factored, inverted or solved with, and written, in one function compiled for an instruction set.
+//! What is done with groups of lanes: read, factored, inverted or solved with, and written, in one function compiled for an instruction set.
 
 use super::blocks::{B, Blocks};
-use super::lanes::{Ahead, Lanes, Layout, MOST, Part, read, write};
+use super::lanes::{Ahead, Lanes, Layout, MOST, Part, Place, read, read_blocks, write, write_whole};
 use super::sweeps::{Pivots, lauum, potrf, solve_lower, solve_lower_transposed, trtri};
 use crate::simd::Simd;
 use num_traits::Float;
@@ -11,24 +11,56 @@ pub(crate) const COLUMNS: usize = 32;
 
 /// The matrices of a group.
 pub(crate) struct Group<T> {
-    /// Their order.
-    pub(crate) n: usize,
     /// How many of the lanes are used.
     pub(crate) count: usize,
     pub(crate) a: Lanes<*const T>,
-    /// Those of the group to come, to be fetched.
+    /// Those of a group to come, to be fetched.
     pub(crate) next: Lanes<*const T>,
+    pub(crate) out: Lanes<*mut T>,
     pub(crate) scale: [T; MOST],
     pub(crate) damping: [T; MOST],
-    /// What becomes of their factors.
-    pub(crate) task: Task<T>,
+    pub(crate) pivots: Pivots<T>,
 }
 
-/// What becomes of the factors. One value for each group, on its task's stack.
-#[allow(clippy::large_enum_variant)]
-pub(crate) enum Task<T> {
-    Invert { out: Lanes<*mut T>, part: Part },
-    Solve { out: Lanes<*mut T>, b: Lanes<*const T>, cols: usize },
+impl<T: Float> Group<T> {
+    /// Groups without matrices.
+    pub(crate) fn pair() -> [Self; TOGETHER] {
+        core::array::from_fn(|_| Group {
+            count: 0,
+            a: Lanes::<*const T>::nowhere(),
+            next: Lanes::<*const T>::nowhere(),
+            out: Lanes::<*mut T>::nowhere(),
+            scale: [T::zero(); MOST],
+            damping: [T::zero(); MOST],
+            pivots: Pivots::none(),
+        })
+    }
+}
+
+/// What is wanted of inverses.
+pub(crate) struct Inverse<'a> {
+    /// The order.
+    pub(crate) n: usize,
+    pub(crate) part: Part,
+    /// [`whole_places`](super::lanes::whole_places) of the order.
+    pub(crate) places: &'a [Place],
+}
+
+/// [`invert`] for an instruction set.
+pub(crate) type InvertFn<T> = unsafe fn(&Inverse<'_>, &mut [Group<T>], *mut T);
+
+/// [`solve`] for an instruction set.
+pub(crate) type SolveFn<T> = unsafe fn(usize, &mut Group<T>, &Lanes<*const T>, usize, *mut T);
+
+/// How many groups are inverted together where each is short of work between a pivot and the next.
+pub(crate) const TOGETHER: usize = 2;
+
+/// Orders, in blocks, up to which they are.
+pub(crate) const FEW: usize = 4;
+
+/// How many groups of order `n` are inverted together.
+pub(crate) fn together(n: usize) -> usize {
+    if n.div_ceil(B) <= FEW { TOGETHER } else { 1 }
 }
 
 /// Elements of memory that a group takes: its triangle, and a stretch of right-hand sides.
@@ -56,71 +88,104 @@ impl Layout for Panels {
     }
 }
 
-/// Runs a group's task in `memory`, of [`memory`] elements, aligned to a vector. Outputs of lanes that fail are left as they were.
+/// Reads a group and adds the damping; up to the end of a block, the identity.
 ///
 /// # Safety
-/// On a CPU with S's instruction set, inside a function compiled for it: the group's matrices have order `n`, its targets are writable by this
-/// call alone.
+/// As [`invert`].
 #[inline(always)]
-pub(crate) unsafe fn group<T: Float, S: Simd<T>, const M: usize>(group: &mut Group<T>, memory: *mut T) -> Pivots<T> {
-    let Group { n, count, a, next, scale, damping, task } = group;
-    let (n, used) = (*n, u32::MAX >> (32 - *count));
-    let padded = n.next_multiple_of(B);
-    // SAFETY: the caller's contract; the memory holds the triangle, then the panels.
+unsafe fn load<T: Float, S: Simd<T>>(n: usize, padded: usize, group: &Group<T>, memory: *mut T) {
+    // SAFETY: the caller's contract.
     unsafe {
-        read::<T, S, Blocks>(Blocks, [n, n], Part::Lower, scale, a, memory);
         let entry = |i: usize, j: usize| memory.add(Blocks.at(i, j).0 * S::LANES);
-        let damping = S::load(damping.as_ptr());
+        match group.a.rows_of_blocks(n) {
+            Some(step) => read_blocks::<T, S>(n, &group.scale, &group.a, step, memory),
+            None => read::<T, S, Blocks>(Blocks, [n, n], Part::Lower, &group.scale, &group.a, memory),
+        }
+        let damping = S::load(group.damping.as_ptr());
         for i in 0..n {
             S::store(entry(i, i), S::add(S::load(entry(i, i)), damping));
         }
-        // Up to the end of a block, the identity.
         for i in n..padded {
             for j in 0..padded {
                 S::store(entry(i, j), S::splat(if i == j { T::one() } else { T::zero() }));
             }
         }
-        let nowhere = Lanes::nowhere();
-        let out = if let Task::Invert { out, .. } = task { &*out } else { &nowhere };
-        let tiles = padded / B * (padded / B + 1) / 2;
-        let mut ahead = Ahead::new(n, S::LANES, 3 * tiles - 2 * padded / B, out, next);
-        let mut pivots = potrf::<T, S, M>(padded, memory, &mut ahead);
-        pivots.failed &= used;
-        let leave = |out: &mut Lanes<*mut T>| {
-            for lane in 0..MOST {
-                if pivots.failed & (1 << lane) != 0 {
-                    out.leave(lane);
-                }
-            }
-        };
-        match task {
-            _ if pivots.failed == used => {}
-            Task::Invert { out, part } => {
-                leave(out);
-                trtri::<T, S, M>(padded, memory, &mut ahead);
-                lauum::<T, S, M>(padded, memory, &mut ahead);
-                write::<T, S, Blocks>(Blocks, [n, n], *part, memory, out);
-            }
-            Task::Solve { out, b, cols } => {
-                leave(out);
-                let panels = memory.add(Blocks::len(n) * S::LANES);
-                let ones = [T::one(); MOST];
-                let layout = Panels { blocks: padded / B };
-                for start in (0..*cols).step_by(COLUMNS) {
-                    let width = COLUMNS.min(*cols - start);
-                    for at in 0..Panels::len(n, width) {
-                        S::store(panels.add(at * S::LANES), S::splat(T::zero()));
-                    }
-                    read::<T, S, Panels>(layout, [n, width], Part::All, &ones, &b.columns_from(start), panels);
-                    for panel in 0..width.div_ceil(B) {
-                        let x = panels.add(panel * padded * B * S::LANES);
-                        solve_lower::<T, S, M>(padded, memory, x);
-                        solve_lower_transposed::<T, S, M>(padded, memory, x);
-                    }
-                    write::<T, S, Panels>(layout, [n, width], Part::All, panels, &out.columns_from(start));
-                }
+    }
+}
+
+/// Inverts `G` groups, each in its share of `memory`, of [`memory`] elements, aligned to a vector. Outputs of lanes that fail are left as they were.
+/// `K` is the order in blocks, if it is known beforehand.
+///
+/// # Safety
+/// On a CPU with S's instruction set, inside a function compiled for it: there are `G` groups of matrices of the order, and their targets are
+/// writable by this call alone.
+#[inline(always)]
+pub(crate) unsafe fn invert<T: Float, S: Simd<T>, const M: usize, const K: usize, const G: usize>(
+    &Inverse { n, part, places }: &Inverse<'_>,
+    groups: &mut [Group<T>],
+    memory: *mut T,
+) {
+    let padded = if K == 0 { n.next_multiple_of(B) } else { K * B };
+    let Ok(groups): Result<&mut [Group<T>; G], _> = groups.try_into() else { unreachable!("{G} groups") };
+    let at: [*mut T; G] = core::array::from_fn(|g| memory.wrapping_add(g * Blocks::len(n) * S::LANES));
+    let (blocks, tiles) = (padded / B, padded / B * (padded / B + 1) / 2);
+    // SAFETY: the caller's contract.
+    unsafe {
+        for g in 0..G {
+            load::<T, S>(n, padded, &groups[g], at[g]);
+        }
+        let mut ahead: [Ahead<T>; G] =
+            core::array::from_fn(|g| Ahead::new(n, S::LANES, 3 * tiles - 2 * blocks, &groups[g].out, &groups[g].next));
+        potrf::<T, S, M, G>(padded, at, &mut ahead, groups.each_mut().map(|group| &mut group.pivots));
+        trtri::<T, S, M, G>(padded, at, &mut ahead);
+        lauum::<T, S, M, G>(padded, at, &mut ahead);
+        for g in 0..G {
+            let Group { count, out, pivots, .. } = &mut groups[g];
+            pivots.failed &= u32::MAX >> (32 - *count);
+            out.leave(pivots.failed);
+            match part == Part::All && n.is_multiple_of(B) && S::LANES >= B && out.whole(n) {
+                true => write_whole::<T, S>(places, n * n, at[g], out),
+                false => write::<T, S, Blocks>(Blocks, [n, n], part, at[g], out),
             }
         }
-        pivots
+    }
+}
+
+/// Solves with the `cols` right-hand sides `b` of a group. Outputs of lanes that fail are left as they were.
+///
+/// # Safety
+/// As [`invert`].
+#[inline(always)]
+pub(crate) unsafe fn solve<T: Float, S: Simd<T>, const M: usize>(
+    n: usize,
+    group: &mut Group<T>,
+    b: &Lanes<*const T>,
+    cols: usize,
+    memory: *mut T,
+) {
+    let padded = n.next_multiple_of(B);
+    // SAFETY: the caller's contract; the memory holds the triangle, then the panels.
+    unsafe {
+        load::<T, S>(n, padded, group, memory);
+        potrf::<T, S, M, 1>(padded, [memory], &mut [Ahead::none()], [&mut group.pivots]);
+        let Group { count, out, pivots, .. } = group;
+        pivots.failed &= u32::MAX >> (32 - *count);
+        out.leave(pivots.failed);
+        let panels = memory.add(Blocks::len(n) * S::LANES);
+        let ones = [T::one(); MOST];
+        let layout = Panels { blocks: padded / B };
+        for start in (0..cols).step_by(COLUMNS) {
+            let width = COLUMNS.min(cols - start);
+            for at in 0..Panels::len(n, width) {
+                S::store(panels.add(at * S::LANES), S::splat(T::zero()));
+            }
+            read::<T, S, Panels>(layout, [n, width], Part::All, &ones, &b.columns_from(start), panels);
+            for panel in 0..width.div_ceil(B) {
+                let x = panels.add(panel * padded * B * S::LANES);
+                solve_lower::<T, S, M>(padded, memory, x);
+                solve_lower_transposed::<T, S, M>(padded, memory, x);
+            }
+            write::<T, S, Panels>(layout, [n, width], Part::All, panels, &out.columns_from(start));
+        }
     }
 }

@@ -11,7 +11,7 @@
 
 mod write;
 
-pub(crate) use write::write;
+pub(crate) use write::{Place, places, whole_places, write, write_whole};
 
 use super::blocks::B;
 use crate::simd::squares::interleave;
@@ -69,23 +69,32 @@ impl Lines {
 impl<P: Copy> Lanes<P> {
     /// At most [`MOST`] matrices; other lanes have the pointer that `other` makes of the last one's.
     #[inline]
-    fn new(matrices: impl IntoIterator<Item = (P, [isize; 2])>, none: P, other: impl Fn(P) -> P) -> Self {
-        let mut lanes = Lanes { first: [none; MOST], strides: Strides::Same([0; 2]) };
-        let (mut count, mut last) = (0, none);
+    fn set_all(&mut self, matrices: impl IntoIterator<Item = (P, [isize; 2])>, other: impl Fn(P) -> P) {
+        let mut count = 0;
         for (first, strides) in matrices {
-            lanes.first[count] = first;
-            lanes.add(count, strides);
-            (count, last) = (count + 1, first);
+            self.first[count] = first;
+            self.add(count, strides);
+            count += 1;
         }
-        lanes.first[count..].fill(other(last));
-        lanes
+        let last = self.first[count.saturating_sub(1)];
+        self.first[count..].fill(other(last));
+    }
+
+    #[inline(always)]
+    fn set_same(&mut self, strides: [isize; 2]) {
+        match &mut self.strides {
+            Strides::Same(same) => *same = strides,
+            each => *each = Strides::Same(strides),
+        }
     }
 
     /// Strides of lane `lane`, those before it known.
     #[inline]
     fn add(&mut self, lane: usize, strides: [isize; 2]) {
+        if lane == 0 {
+            return self.set_same(strides);
+        }
         match &mut self.strides {
-            Strides::Same(same) if lane == 0 => *same = strides,
             Strides::Same(same) if *same == strides => {}
             Strides::Same(same) => {
                 let mut each = [*same; MOST];
@@ -115,22 +124,51 @@ impl<P: Copy> Lanes<P> {
 }
 
 impl<T> Lanes<*const T> {
+    /// If rows of `n` entries are whole blocks, in every lane, the way from one to the next.
+    #[inline(always)]
+    pub(crate) fn rows_of_blocks(&self, n: usize) -> Option<isize> {
+        match self.lines() {
+            Lines::Rows(step) if n.is_multiple_of(B) => Some(step),
+            _ => None,
+        }
+    }
+
+    /// None.
+    pub(crate) fn nowhere() -> Self {
+        Lanes { first: [core::ptr::null(); MOST], strides: Strides::Same([0; 2]) }
+    }
+
     /// At least one matrix, and at most [`MOST`].
+    #[inline]
+    pub(crate) fn set<'a>(&mut self, matrices: impl IntoIterator<Item = MatRef<'a, T>>)
+    where
+        T: 'a,
+    {
+        let matrices = matrices.into_iter().map(|matrix| (matrix.as_ptr(), matrix.strides()));
+        self.set_all(matrices, |last| last);
+    }
+
+    /// The same, new.
     #[inline]
     pub(crate) fn sources<'a>(matrices: impl IntoIterator<Item = MatRef<'a, T>>) -> Self
     where
         T: 'a,
     {
-        let matrices = matrices.into_iter().map(|matrix| (matrix.as_ptr(), matrix.strides()));
-        Lanes::new(matrices, core::ptr::null(), |last| last)
+        let mut lanes = Lanes::<*const T>::nowhere();
+        lanes.set(matrices);
+        lanes
     }
 
     /// `count` matrices, the first of them and others `step` elements apart.
     #[inline]
-    pub(crate) fn even_sources(first: MatRef<'_, T>, step: isize, count: usize) -> Self {
-        let (last, start) = (count - 1, first.as_ptr());
-        let at = |lane: usize| start.wrapping_offset(lane.min(last) as isize * step);
-        Lanes { first: core::array::from_fn(at), strides: Strides::Same(first.strides()) }
+    pub(crate) fn set_even(&mut self, first: MatRef<'_, T>, step: isize, count: usize) {
+        let mut pointer = first.as_ptr();
+        for to in &mut self.first[..count] {
+            *to = pointer;
+            pointer = pointer.wrapping_offset(step);
+        }
+        self.first[count..].fill(pointer.wrapping_offset(-step));
+        self.set_same(first.strides());
     }
 
     /// The same matrices from column `start` on.
@@ -145,30 +183,37 @@ impl<T> Lanes<*const T> {
 }
 
 impl<T> Lanes<*mut T> {
+    /// None.
+    pub(crate) fn nowhere() -> Self {
+        Lanes { first: [core::ptr::null_mut(); MOST], strides: Strides::Same([0; 2]) }
+    }
+
     /// At most [`MOST`] matrices.
     #[inline]
-    pub(crate) fn targets<'a>(matrices: impl IntoIterator<Item = MatMut<'a, T>>) -> Self
+    pub(crate) fn set<'a>(&mut self, matrices: impl IntoIterator<Item = MatMut<'a, T>>)
     where
         T: 'a,
     {
         let matrices = matrices.into_iter().map(|mut matrix| (matrix.as_mut_ptr(), matrix.strides()));
-        Lanes::new(matrices, core::ptr::null_mut(), |_| core::ptr::null_mut())
+        self.set_all(matrices, |_| core::ptr::null_mut());
     }
 
     /// `count` matrices, the first of them and others `step` elements apart.
     #[inline]
-    pub(crate) fn even_targets(mut first: MatMut<'_, T>, step: isize, count: usize) -> Self {
-        let start = first.as_mut_ptr();
-        let at = |lane: usize| match lane < count {
-            true => start.wrapping_offset(lane as isize * step),
-            false => core::ptr::null_mut(),
-        };
-        Lanes { first: core::array::from_fn(at), strides: Strides::Same(first.strides()) }
+    pub(crate) fn set_even(&mut self, mut first: MatMut<'_, T>, step: isize, count: usize) {
+        let mut pointer = first.as_mut_ptr();
+        for to in &mut self.first[..count] {
+            *to = pointer;
+            pointer = pointer.wrapping_offset(step);
+        }
+        self.first[count..].fill(core::ptr::null_mut());
+        self.set_same(first.strides());
     }
 
-    /// No matrices.
-    pub(crate) fn nowhere() -> Self {
-        Lanes { first: [core::ptr::null_mut(); MOST], strides: Strides::Same([0; 2]) }
+    /// Whether the rows of a matrix of `n` columns follow one another without gaps, in every lane.
+    #[inline(always)]
+    pub(crate) fn whole(&self, n: usize) -> bool {
+        self.lines() == Lines::Rows(n as isize)
     }
 
     /// How many elements before a matrix of `len` elements a line of the cache begins, if it is the same in all lanes, whole blocks, and worth
@@ -178,15 +223,19 @@ impl<T> Lanes<*mut T> {
         let before = |first: &*mut T| first.addr() % 64 / size_of::<T>();
         let skew = before(&self.first[0]);
         let same = |first: &*mut T| first.is_null() || before(first) == skew;
-        match len >= 8 * MOST && skew % B == 0 && self.first[..lanes].iter().all(same) {
+        match len >= 4 * MOST && skew % B == 0 && self.first[..lanes].iter().all(same) {
             true => skew % lanes,
             false => 0,
         }
     }
 
-    /// Nothing is written to these lanes.
-    pub(crate) fn leave(&mut self, lane: usize) {
-        self.first[lane] = core::ptr::null_mut();
+    /// Nothing is written to the lanes of these bits.
+    #[inline(always)]
+    pub(crate) fn leave(&mut self, lanes: u32) {
+        if lanes != 0 {
+            let first = self.first.iter_mut().enumerate().filter(|(lane, _)| lanes & (1 << lane) != 0);
+            first.for_each(|(_, first)| *first = core::ptr::null_mut());
+        }
     }
 
     /// The same matrices from column `start` on.
@@ -288,6 +337,37 @@ pub(crate) unsafe fn read<T: Float, S: Simd<T>, L: Layout>(
     }
 }
 
+/// [`read`] of the lower triangle of matrices of order `n`, a multiple of [`B`], whose rows lie `step` apart: blocks follow one another as quads do.
+///
+/// # Safety
+/// As [`read`].
+#[inline(always)]
+pub(crate) unsafe fn read_blocks<T: Float, S: Simd<T>>(
+    n: usize,
+    scale: &[T; MOST],
+    from: &Lanes<*const T>,
+    step: isize,
+    to: *mut T,
+) {
+    // SAFETY: as in `read`.
+    unsafe {
+        let scale = S::load(scale.as_ptr());
+        let (rows, mut to) = (from.first.as_ptr(), to);
+        let mut line = 0;
+        for i in 0..n / B {
+            for row in 0..B {
+                let mut at = to.add(row * S::LANES);
+                for j in 0..=i {
+                    interleave::<T, S>(at, B * S::LANES, rows, line + (j * B) as isize, B, scale);
+                    at = at.add(B * B * S::LANES);
+                }
+                line += step;
+            }
+            to = to.add((i + 1) * B * B * S::LANES);
+        }
+    }
+}
+
 /// [`read`] of matrices with any strides.
 ///
 /// # Safety
@@ -323,42 +403,61 @@ unsafe fn read_scattered<T: Float, S: Simd<T>, L: Layout>(
     }
 }
 
-/// Fetches, a few lines at a time while a group is computed, where its outputs go and what the next group reads: all of a group's memory is
+/// Fetches, a few lines at a time while a group is computed, where its outputs go and what another group reads: all of a group's memory is
 /// touched once, in many short stretches, which hardware prefetchers do not follow.
 pub(crate) struct Ahead<T> {
-    pointers: [[*const T; MOST]; 2],
-    /// Elements of a matrix, if they lie in one stretch.
+    out: *const *mut T,
+    next: *const *const T,
+    /// Elements of a stretch: a matrix, or all of a group's if they follow one another.
     len: usize,
-    lane: usize,
+    /// How many stretches are left.
+    stretches: usize,
     at: usize,
     each: usize,
 }
 
 impl<T> Ahead<T> {
-    /// For matrices of order `n`, in `steps` steps.
+    /// Nothing.
+    pub(crate) fn none() -> Self {
+        Ahead { out: core::ptr::null(), next: core::ptr::null(), len: 0, stretches: 0, at: 0, each: 0 }
+    }
+
+    /// For matrices of order `n`, in `steps` steps, each of which reads the pointers.
     #[inline(always)]
     pub(crate) fn new(n: usize, lanes: usize, steps: usize, out: &Lanes<*mut T>, next: &Lanes<*const T>) -> Self {
         let whole = Lines::Rows(n as isize);
-        let len = if out.lines() == whole && next.lines() == whole { n * n } else { 0 };
-        let mut pointers = [out.first.map(|pointer| pointer.cast_const()), next.first];
-        pointers[0][lanes..].fill(core::ptr::null());
-        pointers[1][lanes..].fill(core::ptr::null());
-        Ahead { pointers, len, lane: 0, at: 0, each: (len * lanes).div_ceil(line::<T>() * steps.max(1)) }
+        if out.lines() != whole || next.lines() != whole {
+            return Ahead::none();
+        }
+        let (out, next, len) = (&out.first, &next.first, n * n);
+        let each = (len * lanes).div_ceil(line::<T>() * steps.max(1));
+        // Of a group that is not full, lanes without a matrix are not where they would follow.
+        let joined = out[lanes - 1].addr().wrapping_sub(out[0].addr()) == (lanes - 1) * len * size_of::<T>();
+        let (stretches, len) = if joined { (1, lanes * len) } else { (lanes, len) };
+        Ahead { out: out.as_ptr(), next: next.as_ptr(), len, stretches, at: 0, each }
     }
 
     /// One step.
+    ///
+    /// # Safety
+    /// The lanes given to [`new`](Ahead::new) are still there.
     #[inline(always)]
-    pub(crate) fn step(&mut self) {
-        for _ in 0..self.each {
-            if self.lane == MOST {
-                return;
+    pub(crate) unsafe fn step(&mut self) {
+        let (mut left, mut at) = (self.each, self.at);
+        while left > 0 && self.stretches > 0 {
+            let lines = (self.len - at).div_ceil(line::<T>()).min(left);
+            // SAFETY: the caller's contract; there are no more stretches than lanes.
+            let (out, next) = unsafe { (*self.out.add(self.stretches - 1), *self.next.add(self.stretches - 1)) };
+            for _ in 0..lines {
+                prefetch_l2(out.wrapping_add(at));
+                prefetch_l2(next.wrapping_add(at));
+                at += line::<T>();
             }
-            prefetch_l2(self.pointers[0][self.lane].wrapping_add(self.at));
-            prefetch_l2(self.pointers[1][self.lane].wrapping_add(self.at));
-            self.at += line::<T>();
-            if self.at >= self.len {
-                (self.lane, self.at) = (self.lane + 1, 0);
+            left -= lines;
+            if at >= self.len {
+                (self.stretches, at) = (self.stretches - 1, 0);
             }
         }
+        self.at = at;
     }
 }

@@ -19,8 +19,8 @@ use crate::view::{MatMut, MatRef, View, ViewMut};
 use core::marker::PhantomData;
 use core::ops::Range;
 use dyn_stack::{MemStack, StackReq};
-use group::{Group, Task};
-use lanes::{Lanes, MOST, Part};
+use group::{Group, Inverse};
+use lanes::{Lanes, MOST, Part, Place, whole_places};
 use std::sync::{Mutex, PoisonError};
 
 /// Orders up to which matrices are interleaved; larger ones are factored one at a time.
@@ -28,6 +28,8 @@ pub const LARGEST: usize = 128;
 
 /// Work, in multiply-adds at a large matrix's rate, below which a batch stays on the calling thread.
 const PARALLEL_WORK: usize = 1 << 19;
+
+const PAGE: usize = 4096;
 
 /// What is added to the diagonals of a batch.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -77,17 +79,20 @@ trait Matrices<T>: Sync {
     /// # Safety
     /// No two live borrows of one index.
     unsafe fn out(&self, index: usize) -> MatMut<'_, T>;
-    /// The matrices of a group's lanes.
-    fn sources(&self, range: Range<usize>) -> Lanes<*const T> {
-        Lanes::sources(range.map(|index| self.a(index)))
-    }
-    /// The outputs of a group's lanes.
+    /// Fills a group's lanes with the matrices of `range`, and of `next` those to come. Lanes without a matrix repeat the last.
     ///
     /// # Safety
     /// As [`out`](Self::out).
-    unsafe fn targets(&self, range: Range<usize>) -> Lanes<*mut T> {
+    unsafe fn fill(&self, group: &mut Group<T>, range: Range<usize>, next: Range<usize>) {
+        group.count = range.len();
+        group.a.set(range.clone().map(|index| self.a(index)));
+        group.next.set(next.map(|index| self.a(index)));
         // SAFETY: the caller's contract.
-        Lanes::targets(range.map(|index| unsafe { self.out(index) }))
+        group.out.set(range.clone().map(|index| unsafe { self.out(index) }));
+        for lane in 0..MOST {
+            let index = (range.start + lane).min(range.end - 1);
+            (group.scale[lane], group.damping[lane]) = self.parameters(index);
+        }
     }
 }
 
@@ -110,13 +115,22 @@ impl<T: Element> Matrices<T> for Batch<'_, T> {
         unsafe { self.out.matrix(index) }
     }
     // All addresses are one and a multiple of a step: at small orders asking for one matrix after the other took a third of the time.
-    fn sources(&self, range: Range<usize>) -> Lanes<*const T> {
+    #[inline]
+    unsafe fn fill(&self, group: &mut Group<T>, range: Range<usize>, next: Range<usize>) {
         let step = self.a.strides()[0];
-        Lanes::even_sources(self.a.datapoint(range.start), step, range.len())
-    }
-    unsafe fn targets(&self, range: Range<usize>) -> Lanes<*mut T> {
+        group.count = range.len();
+        group.a.set_even(self.a.datapoint(range.start), step, range.len());
+        group.next.set_even(self.a.datapoint(next.start), step, next.len());
         // SAFETY: the caller's contract; pointers to the others are made of the batch's own.
-        Lanes::even_targets(unsafe { self.out.matrix(range.start) }, self.out.step(), range.len())
+        group.out.set_even(unsafe { self.out.matrix(range.start) }, self.out.step(), range.len());
+        group.scale = [self.scale; MOST];
+        match self.damping {
+            Dampings::Same(damping) => group.damping = [damping; MOST],
+            Dampings::Each(dampings) => {
+                let dampings = &dampings[range];
+                group.damping = core::array::from_fn(|lane| dampings[lane.min(dampings.len() - 1)]);
+            }
+        }
     }
 }
 
@@ -154,51 +168,84 @@ fn threads<T: Element>(n: usize, cols: usize, count: usize, par: Par) -> Par {
     par.at_most(if work < PARALLEL_WORK { 1 } else { count.div_ceil(lanes) })
 }
 
-/// Runs every group: `task` makes what becomes of the factors of the matrices from `first` on.
+/// Right-hand sides, or else the part of the inverse that is written.
+#[derive(Clone, Copy)]
+enum Wanted<'a, T> {
+    Inverse(Part),
+    Solution(View<'a, T, 3>),
+}
+
+impl<T: Copy> Wanted<'_, T> {
+    fn cols(&self) -> usize {
+        match self {
+            Wanted::Inverse(_) => 0,
+            Wanted::Solution(b) => b.shape()[2],
+        }
+    }
+}
+
+/// Runs every group.
 ///
-/// Generic, so that the lanes of a group are filled in loops without calls: at small orders they take a good part of the time.
+/// Generic, so that the lanes of a group are filled in loops without calls, and each value where it stays: at small orders that takes a
+/// good part of the time.
 fn run<T: Element>(
-    (n, cols, count): (usize, usize, usize),
+    (n, count): (usize, usize),
     matrices: &impl Matrices<T>,
-    task: impl Fn(Range<usize>) -> Task<T> + Sync,
+    wanted: Wanted<'_, T>,
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Vec<Failure<T>>> {
     if n == 0 || count == 0 {
         return Ok(());
     }
-    let kernels = T::kernels(par.isa());
+    let (kernels, cols) = (T::kernels(par.isa()), wanted.cols());
     let par = threads::<T>(n, cols, count, par);
-    let len = group::memory(n, cols, kernels.lanes);
-    let (memory, _) = aligned::<T>(stack, len * par.degree());
+    let (places, stack) = stack.make_uninit::<Place>(places(n, cols));
+    let places = whole_places(n, kernels.lanes * size_of::<T>(), places);
+    let (memory, _) = aligned::<T>(stack, worker_memory::<T>(n, cols, par));
     let memory = Buffers::new(memory, par.degree());
     let failures = Failures::new();
+    let (lanes, together) = (kernels.lanes, if cols == 0 { group::together(n) } else { 1 });
+    let range = |index: usize| index * lanes..count.min((index + 1) * lanes);
+    let groups = count.div_ceil(lanes);
     par.enter(|| {
-        par.for_each(count.div_ceil(kernels.lanes), &|worker, index| {
-            let first = index * kernels.lanes;
-            let range = first..count.min(first + kernels.lanes);
-            let next = if range.end < count { range.end..count.min(range.end + kernels.lanes) } else { range.clone() };
-            let last = range.end - 1;
-            let mut group = Group {
-                n,
-                count: range.len(),
-                a: matrices.sources(range.clone()),
-                next: matrices.sources(next),
-                scale: core::array::from_fn(|lane| matrices.parameters(last.min(first + lane)).0),
-                damping: core::array::from_fn(|lane| matrices.parameters(last.min(first + lane)).1),
-                task: task(range),
-            };
-            // SAFETY: the kernels belong to an ISA this CPU has; one task at a time has this worker's number, and each matrix
-            // belongs to one group.
-            let pivots = unsafe { (kernels.group)(&mut group, memory.uninit(worker).as_mut_ptr().cast()) };
-            if pivots.failed != 0 {
-                let lanes = (0..MOST).filter(|lane| pivots.failed & (1 << lane) != 0);
-                let found = lanes.map(|lane| Failure { index: first + lane, pivot: pivots.pivots[lane] });
-                failures.add(found);
+        par.for_each_with(groups.div_ceil(together), Group::pair, |pair, worker, index| {
+            // SAFETY: one task at a time has this worker's number.
+            let memory = unsafe { memory.uninit(worker).as_mut_ptr().cast() };
+            let first = index * together;
+            let some = &mut pair[..together.min(groups - first)];
+            for (g, group) in some.iter_mut().enumerate() {
+                let next = if first + g + together < groups { first + g + together } else { first + g };
+                // SAFETY: each matrix belongs to one group, and a group to one task.
+                unsafe { matrices.fill(group, range(first + g), range(next)) };
+            }
+            match wanted {
+                Wanted::Inverse(part) => {
+                    let inverse = Inverse { n, part, places };
+                    // SAFETY: the kernels belong to an ISA this CPU has.
+                    unsafe { kernels.invert(n, some.len())(&inverse, some, memory) }
+                }
+                Wanted::Solution(b) => {
+                    let b = Lanes::sources(range(first).map(|index| b.datapoint(index)));
+                    // SAFETY: as above.
+                    unsafe { (kernels.solve_group)(n, &mut some[0], &b, cols, memory) }
+                }
+            }
+            for (g, group) in some.iter().enumerate().filter(|(_, group)| group.pivots.failed != 0) {
+                let lanes = (0..MOST).filter(|lane| group.pivots.failed & (1 << lane) != 0);
+                let start = range(first + g).start;
+                failures.add(lanes.map(|lane| Failure { index: start + lane, pivot: group.pivots.pivots[lane] }));
             }
         });
     });
     failures.finish(|failure| failure.index)
+}
+
+/// Elements that all workers take together. Each begins its own page: what the hardware fetches ahead of one must not be another's.
+fn worker_memory<T: Element>(n: usize, cols: usize, par: Par) -> usize {
+    let groups = if cols == 0 { group::together(n) } else { 1 };
+    let len = group::memory(n, cols, T::kernels(par.isa()).lanes) * groups;
+    (len * size_of::<T>()).next_multiple_of(PAGE) / size_of::<T>() * par.degree()
 }
 
 /// What failed, gathered from all tasks. Allocates only where something did.
@@ -221,10 +268,15 @@ impl<F> Failures<F> {
     }
 }
 
+/// How many [`Place`]s a task takes.
+fn places(n: usize, cols: usize) -> usize {
+    if cols == 0 { lanes::places(n) } else { 0 }
+}
+
 fn lanes_scratch<T: Element>(n: usize, cols: usize, count: usize, par: Par) -> StackReq {
-    let lanes = T::kernels(par.isa()).lanes;
-    let degree = threads::<T>(n, cols, count, par).degree();
-    StackReq::new_aligned::<T>(group::memory(n, cols, lanes) * degree, ALIGN)
+    let par = threads::<T>(n, cols, count, par);
+    let places = StackReq::new::<Place>(places(n, cols));
+    places.and(StackReq::new_aligned::<T>(worker_memory::<T>(n, cols, par), ALIGN))
 }
 
 fn invert<T: Element>(
@@ -237,13 +289,8 @@ fn invert<T: Element>(
     if n > LARGEST {
         return invert_large((n, count), matrices, triangle, par, stack);
     }
-    let task = |range: Range<usize>| {
-        // SAFETY: each matrix belongs to one group.
-        let out = unsafe { matrices.targets(range) };
-        let part = if triangle == Triangle::Full { Part::All } else { Part::Lower };
-        Task::Invert { out, part }
-    };
-    run((n, 0, count), matrices, task, par, stack)
+    let part = if triangle == Triangle::Full { Part::All } else { Part::Lower };
+    run((n, count), matrices, Wanted::Inverse(part), par, stack)
 }
 
 /// One matrix at a time, in scratch, so that a failure leaves its output as it was.
@@ -354,12 +401,7 @@ pub fn solve<T: Element>(
     if n > LARGEST {
         return solve_large((n, cols, count), &batch, b, par, stack);
     }
-    let task = |range: Range<usize>| {
-        // SAFETY: each matrix belongs to one group.
-        let out = unsafe { batch.targets(range.clone()) };
-        Task::Solve { out, b: Lanes::sources(range.map(|index| b.datapoint(index))), cols }
-    };
-    run((n, cols, count), &batch, task, par, stack)
+    run((n, count), &batch, Wanted::Solution(b), par, stack)
 }
 
 fn solve_large<T: Element>(

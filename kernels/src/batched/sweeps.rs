@@ -72,76 +72,112 @@ unsafe fn store<T: Float, S: Simd<T>, const M: usize>(to: *mut T, row: usize, ti
 /// `A = L L^T` of `n` rows, a multiple of [`B`]. A lane that fails goes on with numbers that mean nothing.
 ///
 /// # Safety
-/// On a CPU with S's instruction set, inside a function compiled for it: `a` holds the blocks of a triangle.
+/// On a CPU with S's instruction set, inside a function compiled for it: each of `a` holds the blocks of a triangle.
 #[inline(always)]
-pub(crate) unsafe fn potrf<T: Float, S: Simd<T>, const M: usize>(
+pub(crate) unsafe fn potrf<T: Float, S: Simd<T>, const M: usize, const G: usize>(
     n: usize,
-    a: *mut T,
-    ahead: &mut Ahead<T>,
-) -> Pivots<T> {
-    let mut pivots = Pivots::none();
-    // SAFETY: blocks of the triangle.
+    a: [*mut T; G],
+    ahead: &mut [Ahead<T>; G],
+    mut pivots: [&mut Pivots<T>; G],
+) {
+    // SAFETY: blocks of the triangles.
     unsafe {
-        let at = |i: usize, j: usize| a.add(block(i, j) * S::LANES);
+        pivots.iter_mut().for_each(|pivots| pivots.failed = 0);
         for j in 0..n / B {
-            let diagonal = at(j, j);
+            let diagonal = a.map(|a| a.add(block(j, j) * S::LANES));
             for i in j..n / B {
-                ahead.step();
-                let target = at(i, j);
-                for row in (0..B).step_by(M) {
-                    let mut tile = load::<T, S, M>(target, row);
-                    let (mut left, mut right) = (at(i, 0), at(j, 0));
-                    for _ in 0..j {
-                        multiply::<T, S, M, AS_IS, TRANSPOSED, 1>(&mut tile, row, left, right);
-                        left = left.add(B * B * S::LANES);
-                        right = right.add(B * B * S::LANES);
+                for g in 0..G {
+                    ahead[g].step();
+                    let at = |i: usize, j: usize| a[g].add(block(i, j) * S::LANES);
+                    let target = at(i, j);
+                    for row in (0..B).step_by(M) {
+                        let mut tile = load::<T, S, M>(target, row);
+                        let (mut left, mut right) = (at(i, 0), at(j, 0));
+                        for _ in 0..j {
+                            multiply::<T, S, M, AS_IS, TRANSPOSED, 1>(&mut tile, row, left, right);
+                            left = left.add(B * B * S::LANES);
+                            right = right.add(B * B * S::LANES);
+                        }
+                        if i > j {
+                            solve_right_transposed::<T, S, M>(&mut tile, diagonal[g]);
+                        }
+                        store::<T, S, M>(target, row, &tile);
                     }
-                    if i > j {
-                        solve_right_transposed::<T, S, M>(&mut tile, diagonal);
-                    }
-                    store::<T, S, M>(target, row, &tile);
                 }
                 if i == j {
-                    factor_block::<T, S>(diagonal, j * B, &mut pivots);
+                    factor_blocks::<T, S, G>(diagonal, j * B, &mut pivots);
                 }
             }
         }
     }
-    pivots
 }
 
-/// The factor of a diagonal block: reciprocals on its diagonal, zeros above it.
+/// The factors of diagonal blocks: reciprocals on their diagonals, zeros above them. A pivot waits for the one before it; those of several
+/// triangles do so together.
 ///
 /// # Safety
 /// As [`potrf`].
 #[inline(always)]
-unsafe fn factor_block<T: Float, S: Simd<T>>(at: *mut T, first: usize, pivots: &mut Pivots<T>) {
-    // SAFETY: entries of the block.
+unsafe fn factor_blocks<T: Float, S: Simd<T>, const G: usize>(
+    at: [*mut T; G],
+    first: usize,
+    pivots: &mut [&mut Pivots<T>; G],
+) {
+    // SAFETY: entries of the blocks.
     unsafe {
         let zero = S::splat(T::zero());
-        let mut l = load::<T, S, B>(at, 0);
-        let all = u32::MAX >> (32 - S::LANES);
-        for j in 0..B {
-            let value = l[j][j];
-            let positive = S::positive(value);
-            if positive != all {
-                let mut values = [T::zero(); MOST];
-                S::store(values.as_mut_ptr(), value);
-                pivots.add(all & !positive, first + j, &values);
-            }
-            let reciprocal = S::reciprocal_root(value);
-            l[j][j] = reciprocal;
-            for row in &mut l[j + 1..] {
-                row[j] = S::mul(row[j], reciprocal);
-            }
-            l[j][j + 1..].fill(zero);
-            for i in j + 1..B {
-                for c in j + 1..=i {
-                    l[i][c] = S::fnma(l[i][j], l[c][j], l[i][c]);
-                }
+        let mut blocks = [[[zero; B]; B]; G];
+        for g in 0..G {
+            blocks[g] = load::<T, S, B>(at[g], 0);
+        }
+        for g in 0..G {
+            factor_column::<T, S, 0>(&mut blocks[g], first, pivots[g]);
+        }
+        for g in 0..G {
+            factor_column::<T, S, 1>(&mut blocks[g], first, pivots[g]);
+        }
+        for g in 0..G {
+            factor_column::<T, S, 2>(&mut blocks[g], first, pivots[g]);
+        }
+        for g in 0..G {
+            factor_column::<T, S, 3>(&mut blocks[g], first, pivots[g]);
+        }
+        for g in 0..G {
+            store::<T, S, B>(at[g], 0, &blocks[g]);
+        }
+    }
+}
+
+/// Column `J`, and what it takes from those after it. `J` is known to the compiler, so that the block stays in registers.
+///
+/// # Safety
+/// As [`potrf`].
+#[inline(always)]
+unsafe fn factor_column<T: Float, S: Simd<T>, const J: usize>(
+    l: &mut Tile<S::V, B>,
+    first: usize,
+    pivots: &mut Pivots<T>,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let (value, all) = (l[J][J], u32::MAX >> (32 - S::LANES));
+        let positive = S::positive(value);
+        if positive != all {
+            let mut values = [T::zero(); MOST];
+            S::store(values.as_mut_ptr(), value);
+            pivots.add(all & !positive, first + J, &values);
+        }
+        let reciprocal = S::reciprocal_root(value);
+        l[J][J] = reciprocal;
+        for row in &mut l[J + 1..] {
+            row[J] = S::mul(row[J], reciprocal);
+        }
+        l[J][J + 1..].fill(S::splat(T::zero()));
+        for i in J + 1..B {
+            for c in J + 1..=i {
+                l[i][c] = S::fnma(l[i][J], l[c][J], l[i][c]);
             }
         }
-        store::<T, S, B>(at, 0, &l);
     }
 }
 
@@ -192,28 +228,36 @@ unsafe fn solve_right_negated<T: Float, S: Simd<T>, const M: usize>(tile: &mut T
     }
 }
 
-/// `L <- L^-1`, of [`potrf`]'s factor.
+/// `L <- L^-1`, of [`potrf`]'s factors.
 ///
 /// # Safety
 /// As [`potrf`].
 #[inline(always)]
-pub(crate) unsafe fn trtri<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *mut T, ahead: &mut Ahead<T>) {
-    // SAFETY: blocks of the triangle.
+pub(crate) unsafe fn trtri<T: Float, S: Simd<T>, const M: usize, const G: usize>(
+    n: usize,
+    a: [*mut T; G],
+    ahead: &mut [Ahead<T>; G],
+) {
+    // SAFETY: blocks of the triangles.
     unsafe {
-        let at = |i: usize, j: usize| a.add(block(i, j) * S::LANES);
         for i in (0..n / B).rev() {
-            invert_block::<T, S>(at(i, i));
+            for a in a {
+                invert_block::<T, S>(a.add(block(i, i) * S::LANES));
+            }
             for j in (0..i).rev() {
-                ahead.step();
-                let target = at(i, j);
-                // Row r of Y(I,I) has no entries after r: rows of L(I,J) that are overwritten are not needed again.
-                for row in (0..B).step_by(M).rev() {
-                    let mut tile = [[S::splat(T::zero()); B]; M];
-                    for k in j + 1..=i {
-                        multiply::<T, S, M, AS_IS, AS_IS, 0>(&mut tile, row, at(i, k), at(k, j));
+                for g in 0..G {
+                    ahead[g].step();
+                    let at = |i: usize, j: usize| a[g].add(block(i, j) * S::LANES);
+                    let target = at(i, j);
+                    // Row r of Y(I,I) has no entries after r: rows of L(I,J) that are overwritten are not needed again.
+                    for row in (0..B).step_by(M).rev() {
+                        let mut tile = [[S::splat(T::zero()); B]; M];
+                        for k in j + 1..=i {
+                            multiply::<T, S, M, AS_IS, AS_IS, 0>(&mut tile, row, at(i, k), at(k, j));
+                        }
+                        solve_right_negated::<T, S, M>(&mut tile, at(j, j));
+                        store::<T, S, M>(target, row, &tile);
                     }
-                    solve_right_negated::<T, S, M>(&mut tile, at(j, j));
-                    store::<T, S, M>(target, row, &tile);
                 }
             }
         }
@@ -228,19 +272,31 @@ pub(crate) unsafe fn trtri<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *m
 unsafe fn invert_block<T: Float, S: Simd<T>>(at: *mut T) {
     // SAFETY: entries of the block.
     unsafe {
-        let zero = S::splat(T::zero());
         let l = load::<T, S, B>(at, 0);
         let mut y = l;
-        for i in 0..B {
-            for j in (0..i).rev() {
-                let mut sum = S::mul(y[i][i], l[i][j]);
-                for k in j + 1..i {
-                    sum = S::fma(y[i][k], l[k][j], sum);
-                }
-                y[i][j] = S::fnma(sum, l[j][j], zero);
-            }
-        }
+        invert_row::<T, S, 1>(&mut y, &l);
+        invert_row::<T, S, 2>(&mut y, &l);
+        invert_row::<T, S, 3>(&mut y, &l);
         store::<T, S, B>(at, 0, &y);
+    }
+}
+
+/// Row `I`, known to the compiler as in [`factor_column`].
+///
+/// # Safety
+/// As [`potrf`].
+#[inline(always)]
+unsafe fn invert_row<T: Float, S: Simd<T>, const I: usize>(y: &mut Tile<S::V, B>, l: &Tile<S::V, B>) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let zero = S::splat(T::zero());
+        for j in (0..I).rev() {
+            let mut sum = S::mul(y[I][I], l[I][j]);
+            for k in j + 1..I {
+                sum = S::fma(y[I][k], l[k][j], sum);
+            }
+            y[I][j] = S::fnma(sum, l[j][j], zero);
+        }
     }
 }
 
@@ -249,26 +305,32 @@ unsafe fn invert_block<T: Float, S: Simd<T>>(at: *mut T) {
 /// # Safety
 /// As [`potrf`].
 #[inline(always)]
-pub(crate) unsafe fn lauum<T: Float, S: Simd<T>, const M: usize>(n: usize, a: *mut T, ahead: &mut Ahead<T>) {
-    // SAFETY: blocks of the triangle.
+pub(crate) unsafe fn lauum<T: Float, S: Simd<T>, const M: usize, const G: usize>(
+    n: usize,
+    a: [*mut T; G],
+    ahead: &mut [Ahead<T>; G],
+) {
+    // SAFETY: blocks of the triangles.
     unsafe {
-        let at = |i: usize, j: usize| a.add(block(i, j) * S::LANES);
-        let blocks = n / B;
-        for i in 0..blocks {
-            // The diagonal block is both factors of its own product.
-            let diagonal = load_columns::<T, S>(at(i, i));
-            for j in 0..=i {
-                ahead.step();
-                let target = at(i, j);
-                let first = if i == j { diagonal.as_ptr().cast() } else { at(i, i).cast_const() };
-                // Row r of Y(I,I)^T has no entries before r: rows of Y(I,J) that are overwritten are not needed again.
-                for row in (0..B).step_by(M) {
-                    let mut tile = [[S::splat(T::zero()); B]; M];
-                    multiply::<T, S, M, TRANSPOSED, AS_IS, 0>(&mut tile, row, first, target);
-                    for k in i + 1..blocks {
-                        multiply::<T, S, M, TRANSPOSED, AS_IS, 0>(&mut tile, row, at(k, i), at(k, j));
+        for g in 0..G {
+            let at = |i: usize, j: usize| a[g].add(block(i, j) * S::LANES);
+            let blocks = n / B;
+            for i in 0..blocks {
+                // The diagonal block is both factors of its own product.
+                let diagonal = load_columns::<T, S>(at(i, i));
+                for j in 0..=i {
+                    ahead[g].step();
+                    let target = at(i, j);
+                    let first = if i == j { diagonal.as_ptr().cast() } else { at(i, i).cast_const() };
+                    // Row r of Y(I,I)^T has no entries before r: rows of Y(I,J) that are overwritten are not needed again.
+                    for row in (0..B).step_by(M) {
+                        let mut tile = [[S::splat(T::zero()); B]; M];
+                        multiply::<T, S, M, TRANSPOSED, AS_IS, 0>(&mut tile, row, first, target);
+                        for k in i + 1..blocks {
+                            multiply::<T, S, M, TRANSPOSED, AS_IS, 0>(&mut tile, row, at(k, i), at(k, j));
+                        }
+                        store::<T, S, M>(target, row, &tile);
                     }
-                    store::<T, S, M>(target, row, &tile);
                 }
             }
         }

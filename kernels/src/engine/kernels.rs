@@ -3,10 +3,10 @@
 use super::microkernel::{Depths, TileFn, tile};
 use super::rows;
 use super::small::{self, SmallFn};
+use crate::batched::blocks::B;
 use crate::batched::eigen::room::{EigenFn, Room, eigen};
-use crate::batched::group::{self, Group};
+use crate::batched::group::{self, Group, Inverse, InvertFn, SolveFn as SolveGroupFn};
 use crate::batched::lanes::Lanes;
-use crate::batched::sweeps::Pivots;
 use crate::cholesky::Pivot;
 use crate::cholesky::leaf::{self, Block, LeafOp};
 use crate::cholesky::small::{self as small_inverse, InverseFn, WIDTHS};
@@ -61,8 +61,11 @@ pub struct Kernels<T: 'static> {
     pub(crate) assemble: AssembleFn<T>,
     /// `eigen[log2 g]`: see [`eigen`], of g groups of lanes.
     pub(crate) eigen: [EigenFn<T>; crate::batched::eigen::GROUPS.ilog2() as usize + 1],
-    /// See [`group::group`].
-    pub(crate) group: unsafe fn(&mut Group<T>, *mut T) -> Pivots<T>,
+    /// See [`group::invert`]: one group of any order; several by order in blocks.
+    invert_one: InvertFn<T>,
+    invert_few: [InvertFn<T>; group::FEW],
+    /// See [`group::solve`].
+    pub(crate) solve_group: SolveGroupFn<T>,
     /// `[vectors - 1]`: see [`strips::factor`] and [`strips::solve`].
     factor_strips: [FactorFn<T>; MAX_VECTORS],
     solve_strips: [SolveFn<T>; MAX_VECTORS],
@@ -71,6 +74,14 @@ pub struct Kernels<T: 'static> {
 }
 
 impl<T> Kernels<T> {
+    /// Inverts `groups` groups of matrices of order `n`: one, or [`group::together`].
+    pub(crate) fn invert(&self, n: usize, groups: usize) -> InvertFn<T> {
+        match n.div_ceil(B) {
+            blocks @ 1..=group::FEW if groups == group::TOGETHER => self.invert_few[blocks - 1],
+            _ => self.invert_one,
+        }
+    }
+
     /// The largest row count with a microkernel that is at most `rows >= 1`.
     pub(crate) fn rows_step(&self, rows: usize) -> usize {
         self.mr.min(1 << rows.ilog2())
@@ -230,9 +241,14 @@ macro_rules! table {
                 unsafe { eigen::<$t, S, G>(rooms, matrices, limit) }
             }
             $(#[$feature])?
-            unsafe fn lane_group(matrices: &mut Group<$t>, memory: *mut $t) -> Pivots<$t> {
+            unsafe fn invert_groups<const K: usize, const G: usize>(inverse: &Inverse<'_>, groups: &mut [Group<$t>], memory: *mut $t) {
                 // SAFETY: see above.
-                unsafe { group::group::<$t, S, { $max_rows / 2 }>(matrices, memory) }
+                unsafe { group::invert::<$t, S, { $max_rows / 2 }, K, G>(inverse, groups, memory) }
+            }
+            $(#[$feature])?
+            unsafe fn solve_group(n: usize, group: &mut Group<$t>, b: &Lanes<*const $t>, cols: usize, memory: *mut $t) {
+                // SAFETY: see above.
+                unsafe { group::solve::<$t, S, { $max_rows / 2 }>(n, group, b, cols, memory) }
             }
             $(#[$feature])?
             unsafe fn factor_strip<const V: usize>(strip: &Strip<$t>, diagonal: usize) -> usize {
@@ -293,7 +309,9 @@ macro_rules! table {
                 ],
                 assemble,
                 eigen: [eigen_groups::<1>, eigen_groups::<2>, eigen_groups::<4>],
-                group: lane_group,
+                invert_one: invert_groups::<0, 1>,
+                invert_few: [invert_groups::<1, 2>, invert_groups::<2, 2>, invert_groups::<3, 2>, invert_groups::<4, 2>],
+                solve_group,
                 factor_strips: [factor_strip::<1>, factor_strip::<2>, factor_strip::<$max_vectors>],
                 solve_strips: [solve_strip::<1>, solve_strip::<2>, solve_strip::<$max_vectors>],
                 fma_chains,
