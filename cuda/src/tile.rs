@@ -1,6 +1,7 @@
 //! The register tiles of `tile.cuh` as the host sees them: how they multiply, their sizes and shared memory, and how depth is split among blocks.
 
 use crate::device::Arch;
+use crate::launch::MOST_BLOCKS;
 use crate::stream::Precision;
 use core::any::TypeId;
 use core::fmt;
@@ -185,6 +186,9 @@ const MOST_CHUNKS: usize = 128;
 
 /// Depths of a chunk, at most: kernels count them in 32 bits.
 const MOST_DEPTH: usize = 1 << 30;
+
+/// Rows that chunks of that depth hold, one for each block along a grid's second axis. More cannot be stored, but a step of zero repeats a row.
+pub(crate) const MOST_ROWS: usize = MOST_BLOCKS as usize * MOST_DEPTH;
 
 /// How a symmetric product is cut into tiles and depths. It depends on the shape only, so that results do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
