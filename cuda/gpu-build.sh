@@ -42,4 +42,4 @@ if [ "$bytes" -gt "$most" ]; then
     echo "gpu-build: $folder has $bytes bytes, more than $most" >&2
     exit 1
 fi
-echo "$folder: $((bytes >> 20)) MB: $(ls "$folder/tests" | tr '\n' ' ')and roofline"
+echo "$folder: $((bytes >> 20)) MB: $(find "$folder/tests" -type f -printf '%f ')and roofline"
