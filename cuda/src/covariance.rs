@@ -184,7 +184,7 @@ impl Work {
     fn req<T>(&self, rung: Rung) -> ScratchReq {
         let slots = match rung {
             Rung::Plain => Some(0),
-            Rung::Tiles { tile, .. } => Cut::with_tile(tile, self.size, self.rows).slots(),
+            Rung::Tiles { tile, .. } => Cut::most_slots(tile, self.size, self.rows),
         };
         let prepared = match self.prepared {
             true => self.rows.checked_mul(self.lead()).map_or(ScratchReq::OVERFLOW, ScratchReq::new::<T>),
@@ -301,7 +301,7 @@ pub fn covariance_by<I: Input>(
     product(rung, out, rows, spec, &work, stream, &mut arena)
 }
 
-/// Scratch of [`covariance`] for activations of `shape` `[N, T, d]`, on any stream.
+/// Scratch of [`covariance`] for activations of `shape` `[N, T, d]`, or of fewer rows, on any stream.
 pub fn scratch<I: Input>(shape: [usize; 3], spec: &Spec<I::Acc>) -> ScratchReq {
     let work = Work::new::<I>(shape, spec);
     let tile = Cut::new(work.kind, work.size, work.rows).tile; // whatever the math

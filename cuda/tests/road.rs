@@ -141,6 +141,20 @@ fn a_driver_older_than_the_compiler_is_an_error() {
 }
 
 #[test]
+fn a_compiler_that_is_too_old_is_an_error() {
+    let stream = stream!();
+    let context = stream.device().context().clone();
+    let fresh = Stream::new(&Device::from_cudarc(context, Cache::Memory).expect("a device")).expect("a stream");
+    if !emulation::set_compiler_version(11_080) {
+        return;
+    }
+    let error = peak::rate(&fresh, Unit::FmaF32, Effort::LEAST).expect_err("an old compiler");
+    assert_eq!(error, CudaError::CompilerTooOld { found: (11, 8), needed: (12, 0) });
+    emulation::set_compiler_version(13_000);
+    assert!(peak::rate(&fresh, Unit::FmaF32, Effort::LEAST).is_ok());
+}
+
+#[test]
 fn out_of_memory_is_an_error_and_not_the_end() {
     let stream = stream!();
     let error = Buffer::<f64>::zeros(&stream, usize::MAX / 2).expect_err("more than there is");

@@ -213,6 +213,20 @@ pub fn set_driver_version(version: c_int) -> bool {
     set("foof_emulation_driver_version", version)
 }
 
+/// The version of NVRTC that this thread sees, `1000 major + 10 minor`.
+pub fn set_compiler_version(version: c_int) -> bool {
+    if !is_emulated() {
+        return false;
+    }
+    // SAFETY: our own library, which is open, and the control's signature.
+    unsafe {
+        let library = Library::open(Some("libnvrtc.so"), RTLD_NOW).expect("open");
+        let set: Symbol<unsafe extern "C" fn(c_int)> = library.get(b"foof_emulation_nvrtc_version").expect("a control");
+        set(version);
+    }
+    true
+}
+
 /// Whether this thread's work waits until a stream, an event or the context is waited for.
 pub fn set_lazy(lazy: c_int) -> bool {
     set("foof_emulation_lazy", lazy)
