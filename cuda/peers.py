@@ -3,11 +3,12 @@
 Usage: python3 peers.py [--json OUT] [--tiny] [--repeats N]        needs torch with CUDA; run on the same GPU, in the same minutes
 
 Times are those of events around one call, the best of several after two that are not counted, as roofline's. `_tf32` and `_bf16` rows compute in that
-precision. Covariances are X^T X by a matrix product; convolutions unfold, then the same; batched inverses are a Cholesky factor and its inverse, or torch.linalg.inv,
+precision. The file is written after each row: a run that is cut off leaves what it has found. Covariances are X^T X by a matrix product; convolutions unfold, then the same; batched inverses are a Cholesky factor and its inverse, or torch.linalg.inv,
 whichever is faster.
 """
 import argparse
 import json
+import os
 import sys
 
 import torch
@@ -40,16 +41,26 @@ def best(work):
     return min(times)
 
 
-def row(kernel, shape, flops, work, peer="pytorch"):
-    """Times `work`; what runs out of memory is said and left out."""
+def save():
+    if arguments.json:
+        report = dict(torch=torch.__version__, device=torch.cuda.get_device_name(), threads=1, rows=rows)
+        with open(arguments.json + ".unfinished", "w") as file:
+            json.dump(report, file, indent=1)
+        os.replace(arguments.json + ".unfinished", arguments.json)
+
+
+def row(kernels, shape, flops, work, peer="pytorch"):
+    """Times `work`, the peer of several kernels; what PyTorch cannot do, or has no memory for, is said and left out."""
     try:
         seconds = best(work)
-    except torch.cuda.OutOfMemoryError:
-        print(f"{kernel} {shape}: out of memory", flush=True)
+    except RuntimeError as error:  # OutOfMemoryError is one
+        print(f"{kernels[0]} {shape} {peer}: {str(error).splitlines()[0]}", flush=True)
         torch.cuda.empty_cache()
         return
-    rows.append(dict(kernel=kernel, shape=shape, peer=peer, seconds=seconds, gflops=flops / seconds / 1e9))
-    print(f"{kernel:28s} {shape:34s} {peer:18s} {seconds * 1e3:10.4f} ms {flops / seconds / 1e9:10.1f} GFLOP/s", flush=True)
+    for kernel in kernels:
+        rows.append(dict(kernel=kernel, shape=shape, peer=peer, seconds=seconds, gflops=flops / seconds / 1e9))
+        print(f"{kernel:28s} {shape:34s} {peer:18s} {seconds * 1e3:10.4f} ms {flops / seconds / 1e9:10.1f} GFLOP/s", flush=True)
+    save()
 
 
 def normals(*shape):
@@ -68,11 +79,10 @@ def covariance(n, d):
     x = normals(n, d)
     for suffix, kind in precisions():
         y = x.to(kind)
-        for kernel in ("covariance", "covariance_lower"):
-            row(kernel + suffix, f"N={n} d={d}", n * d * d, lambda: y.T @ y)
+        kernels = ["covariance" + suffix, "covariance_lower" + suffix]
         if not suffix:
-            for kernel in ("covariance_fma", "covariance_lower_fma"):
-                row(kernel, f"N={n} d={d}", n * d * d, lambda: y.T @ y)
+            kernels += ["covariance_fma", "covariance_lower_fma"]
+        row(kernels, f"N={n} d={d}", n * d * d, lambda: y.T @ y)
 
 
 def conv_covariance(n, c, h, k, p, s=1, groups=1):
@@ -89,17 +99,16 @@ def conv_covariance(n, c, h, k, p, s=1, groups=1):
             by_group = unfolded.reshape(n, groups, features, -1).permute(1, 2, 0, 3).reshape(groups, features, -1)
             return by_group @ by_group.mT
 
-        for kernel in ("conv_covariance", "conv_covariance_full"):
-            row(kernel + suffix, name, flops, work)
+        row(["conv_covariance" + suffix, "conv_covariance_full" + suffix], name, flops, work)
 
 
 def batched_inverse(batch, n):
     a = normals(batch, n, n)
     a = a @ a.mT / n + 0.1 * torch.eye(n, device=device)
     shape, flops = f"batch={batch} n={n}", batch * n**3
-    for kernel in ("damped_inverse_batched", "damped_inverse_batched_block"):
-        row(kernel, shape, flops, lambda: torch.cholesky_inverse(torch.linalg.cholesky(a)), "pytorch cholesky")
-        row(kernel, shape, flops, lambda: torch.linalg.inv(a), "pytorch inv")
+    kernels = ["damped_inverse_batched", "damped_inverse_batched_block"]
+    row(kernels, shape, flops, lambda: torch.cholesky_inverse(torch.linalg.cholesky(a)), "pytorch cholesky")
+    row(kernels, shape, flops, lambda: torch.linalg.inv(a), "pytorch inv")
 
 
 if arguments.tiny:
@@ -119,7 +128,5 @@ else:
     for shape in ((4096, 8), (4096, 16), (1024, 32), (256, 64), (64, 128), (16, 256)):
         batched_inverse(*shape)
 
-if arguments.json:
-    report = dict(torch=torch.__version__, device=torch.cuda.get_device_name(), threads=1, rows=rows)
-    with open(arguments.json, "w") as file:
-        json.dump(report, file, indent=1)
+if not rows:
+    sys.exit("peers: nothing could be measured")

@@ -55,7 +55,7 @@ if grep -qw fma /proc/cpuinfo 2>/dev/null; then
     flags+=(-mfma -mavx2)
 fi
 if [ -n "$sanitize" ]; then
-    flags+=(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+    flags+=("-fsanitize=address,undefined" -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 fi
 
 exec 9>"$out/lock"
@@ -97,12 +97,12 @@ for source in "$kernels"/*.cu; do
         echo "emulation: $file: a kernel that is not: extern \"C\" __global__ void __launch_bounds__(N) name(..)" >&2
         exit 1
     fi
-    for name in $(sed -nE 's/.*Bounds bounds_of_([A-Za-z_0-9]+).*/\1/p' "$unit"); do
+    while read -r name; do
         if ! grep -qE "\\bKERNEL *\\( *$name *\\)" <<<"$text"; then
             echo "emulation: $file: no KERNEL($name)" >&2
             exit 1
         fi
-    done
+    done < <(sed -nE 's/.*Bounds bounds_of_([A-Za-z_0-9]+).*/\1/p' "$unit")
 done
 
 # The object of a source is known by the compiler, the flags, and $2, what it depends on.
@@ -110,7 +110,7 @@ compile() {
     local source=$1 object
     object=$objects/$({
         "$compiler" --version
-        echo "${flags[@]} $source"
+        echo "${flags[*]} $source"
         $2 "$source"
     } | sha256sum | cut -c1-32).o
     touch -c "$object" # what nobody uses for a week goes

@@ -277,7 +277,7 @@ API cuEventSynchronize(void* event) {
     if (found->queue) found->queue->wait(found->ticket);
     return SUCCESS;
 }
-API cuEventElapsedTime_v2(float* milliseconds, void* start, void* end) {
+API cuEventElapsedTime(float* milliseconds, void* start, void* end) {
     BEGIN;
     Event *from = events().find(start), *to = events().find(end);
     if (!from || !to || !from->timed || !to->timed || !from->time || !to->time) return INVALID_HANDLE;
@@ -285,7 +285,6 @@ API cuEventElapsedTime_v2(float* milliseconds, void* start, void* end) {
     *milliseconds = std::chrono::duration<float, std::milli>(*to->time - *from->time).count();
     return SUCCESS;
 }
-API cuEventElapsedTime(float* milliseconds, void* start, void* end) { return cuEventElapsedTime_v2(milliseconds, start, end); }
 
 // Modules. An image is what nvrtc.cpp makes: three lines, that name the program and the architecture.
 

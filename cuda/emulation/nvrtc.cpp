@@ -58,6 +58,7 @@ Program* find(void* handle) {
 // Asked for by a test, for the next call of this thread.
 thread_local std::map<std::string, int> failures;
 thread_local int compilations = 0;
+thread_local int version = 13000;
 
 Code injected(const char* call) {
     auto found = failures.find(call);
@@ -141,7 +142,8 @@ void preprocess(const Program& program, const std::string& name, const std::stri
     if (!program) return INVALID_PROGRAM
 
 EXPORT void foof_emulation_nvrtc_fail(const char* call, int code) { failures[call] = code; }
-EXPORT void foof_emulation_nvrtc_reset() { failures.clear(); }
+EXPORT void foof_emulation_nvrtc_version(int value) { version = value; }
+EXPORT void foof_emulation_nvrtc_reset() { failures.clear(), version = 13000; }
 EXPORT int foof_emulation_nvrtc_compilations() { return compilations; }
 
 EXPORT const char* nvrtcGetErrorString(int code) {
@@ -164,7 +166,7 @@ EXPORT const char* nvrtcGetErrorString(int code) {
 
 API nvrtcVersion(int* major, int* minor) {
     BEGIN;
-    *major = 13, *minor = 0;
+    *major = version / 1000, *minor = version % 1000 / 10;
     return SUCCESS;
 }
 API nvrtcGetNumSupportedArchs(int* count) {

@@ -16,6 +16,7 @@ struct ConvCorrelateParams {
     long long partials_step; // elements of a group's partial sums
     int steps[4];          // from an image to the next, and along z, y, x
     int width;             // channels of a class
+    int batch;             // images, at most as many as the items are for
 };
 static_assert(sizeof(ConvCorrelateParams) == 80, "as in Rust");
 
@@ -73,8 +74,11 @@ template <class Tile> __device__ __forceinline__ void conv_correlate(const ConvC
     SHARED(unsigned char, shared);
     const ConvItem item = p.items[blockIdx.x];
     const ConvSum sum = p.sums[item.sum];
+    // Positions of images that are there.
+    const long long each = (long long)sum.lengths[0].divisor * sum.lengths[1].divisor * sum.lengths[2].divisor;
+    const int count = (int)max(0LL, min((long long)item.count, ((long long)p.batch - item.image) * each - item.first));
     using At = Positions<Tile>;
-    At at{sum, p, item.first, (int)item.count, {}, {}};
+    At at{sum, p, item.first, count, {}, {}};
     auto base = [&](int side, bool& inside) {
         const int column = (int)item.tile[side] * Tile::side + At::column();
         const int* sample = side == LEFT ? sum.left : sum.right;
@@ -90,7 +94,7 @@ template <class Tile> __device__ __forceinline__ void conv_correlate(const ConvC
     const bool same = sum.tile_columns == 0 && item.tile[LEFT] == item.tile[RIGHT];
     Tile tile;
     tile.clear();
-    multiply(tile, ShiftedPixels<Tile, LEFT>{left, in_left, at}, ShiftedPixels<Tile, RIGHT>{right, in_right, at}, same, (int)item.count, (T*)shared);
+    multiply(tile, ShiftedPixels<Tile, LEFT>{left, in_left, at}, ShiftedPixels<Tile, RIGHT>{right, in_right, at}, same, count, (T*)shared);
     Value* finished = (Value*)shared;
     to_shared(tile, finished);
     to_slot<Tile>(finished, (Value*)p.partials + blockIdx.y * p.partials_step + (long long)item.partial * (Tile::side * Tile::side));

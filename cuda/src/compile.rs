@@ -96,12 +96,18 @@ pub fn version() -> Result<(u32, u32), CudaError> {
     Ok((major.unsigned_abs(), minor.unsigned_abs()))
 }
 
+/// The NVRTC that kernels need at least, and that has every function called here.
+const OLDEST: (u32, u32) = (12, 0);
+
 /// What to compile for a device of `arch`.
 ///
 /// # Errors
-/// [`CudaError::NoCompiler`], also for one that knows no architecture old enough.
+/// [`CudaError::NoCompiler`], also for one that knows no architecture old enough; [`CudaError::CompilerTooOld`].
 pub fn target(arch: Arch) -> Result<Target, CudaError> {
-    present()?;
+    let found = version()?;
+    if found < OLDEST {
+        return Err(CudaError::CompilerTooOld { found, needed: OLDEST });
+    }
     let mut count = 0;
     // SAFETY: writes one `int`.
     unsafe { sys::nvrtcGetNumSupportedArchs(&raw mut count) }.result().map_err(|_| CudaError::NoCompiler)?;

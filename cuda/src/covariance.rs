@@ -6,7 +6,7 @@ use crate::error::CudaError;
 use crate::launch::Grid;
 use crate::scratch::{Arena, Scratch, ScratchReq};
 use crate::stream::Stream;
-use crate::tile::{BAND_THREADS, Cut, Kind, Math, Tile};
+use crate::tile::{BAND_THREADS, Cut, Kind, MOST_ROWS, Math, Tile};
 use crate::view::{View, ViewMut};
 use foof_kernels::covariance::{Bias, Sharing};
 use foof_kernels::{Blend, Element, Input, Triangle};
@@ -184,7 +184,7 @@ impl Work {
     fn req<T>(&self, rung: Rung) -> ScratchReq {
         let slots = match rung {
             Rung::Plain => Some(0),
-            Rung::Tiles { tile, .. } => Cut::with_tile(tile, self.size, self.rows).slots(),
+            Rung::Tiles { tile, .. } => Cut::most_slots(tile, self.size, self.rows),
         };
         let prepared = match self.prepared {
             true => self.rows.checked_mul(self.lead()).map_or(ScratchReq::OVERFLOW, ScratchReq::new::<T>),
@@ -244,9 +244,8 @@ impl Rows {
     }
 }
 
-/// Fits a kernel's 32-bit count.
-fn count(what: &'static str, value: usize) -> Result<i32, CudaError> {
-    i32::try_from(value).map_err(|_| CudaError::TooLarge { what, value, most: i32::MAX as usize })
+fn at_most(most: usize, what: &'static str, value: usize) -> Result<(), CudaError> {
+    if value <= most { Ok(()) } else { Err(CudaError::TooLarge { what, value, most }) }
 }
 
 /// `out <- beta out + alpha X^T X` on the rung that the stream's precision and device ask for; `x` is `[N, T, d]` (dense: T = 1), `out` `[d, d]`,
@@ -254,7 +253,7 @@ fn count(what: &'static str, value: usize) -> Result<i32, CudaError> {
 ///
 /// # Errors
 /// [`CudaError::Scratch`] if `scratch` holds less than [`scratch`](self::scratch()), [`CudaError::OtherStream`], [`CudaError::OtherDevice`],
-/// [`CudaError::TooLarge`] from 2^31 features or positions on, and those of a launch.
+/// [`CudaError::TooLarge`] from 2^31 features or positions, or 2^46 rows on, and those of a launch.
 ///
 /// # Panics
 /// If shapes disagree, or positions that there are none of are reduced.
@@ -289,9 +288,11 @@ pub fn covariance_by<I: Input>(
     assert!(spec.sharing == Sharing::Expand || x.shape()[1] > 0, "covariance: no positions to reduce");
     x.check_device("x", stream)?;
     out.as_view().check_device("out", stream)?;
+    let [n, t, _] = x.shape();
+    at_most(i32::MAX as usize, "features", work.size)?;
+    at_most(i32::MAX as usize, "positions", t)?;
+    at_most(MOST_ROWS, "rows", n.saturating_mul(t))?;
     scratch.check(stream, work.req::<I::Acc>(rung))?;
-    count("features", work.size)?;
-    count("positions", x.shape()[1])?;
     let mut arena = scratch.arena();
     let rows = match work.prepared {
         true => prepare(x, spec, &work, stream, &mut arena)?,
@@ -300,7 +301,7 @@ pub fn covariance_by<I: Input>(
     product(rung, out, rows, spec, &work, stream, &mut arena)
 }
 
-/// Scratch of [`covariance`] for activations of `shape` `[N, T, d]`, on any stream.
+/// Scratch of [`covariance`] for activations of `shape` `[N, T, d]`, or of fewer rows, on any stream.
 pub fn scratch<I: Input>(shape: [usize; 3], spec: &Spec<I::Acc>) -> ScratchReq {
     let work = Work::new::<I>(shape, spec);
     let tile = Cut::new(work.kind, work.size, work.rows).tile; // whatever the math

@@ -9,6 +9,7 @@ use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 /// A virtual or real GPU architecture: `sm_80`, or with features of one generation only, `sm_90a`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -69,9 +70,12 @@ struct Inner {
     name: String,
     shared_memory: usize,
     cache: Cache,
-    kernels: Mutex<HashMap<(usize, &'static str), Loaded>>,
-    modules: Mutex<HashMap<&'static str, Arc<CudaModule>>>,
+    kernels: Mutex<HashMap<&'static str, Loaded>>,
+    modules: [OnceModule; compile::SOURCES.len()],
 }
+
+/// Locked while it is compiled, so that others who want it wait for it, and nobody else does.
+type OnceModule = Mutex<Option<Arc<CudaModule>>>;
 
 /// A CUDA device. Cheap to clone; clones share the kernels that were compiled and loaded.
 #[derive(Clone)]
@@ -129,7 +133,7 @@ impl Device {
         }
         let shared = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let shared_memory = context.attribute(shared).map_err(error())?.unsigned_abs() as usize;
-        let (kernels, modules) = (Mutex::default(), Mutex::default());
+        let (kernels, modules) = (Mutex::default(), Default::default());
         Ok(Device(Arc::new(Inner { context, arch, name, shared_memory, cache, kernels, modules })))
     }
 
@@ -160,16 +164,15 @@ impl Device {
 
     /// The kernel, compiled (or found in the cache) and loaded when first asked for, allowed `shared` bytes of shared memory.
     pub(crate) fn function(&self, kernel: Kernel, shared: u32) -> Result<sys::CUfunction, CudaError> {
-        let key = (core::ptr::from_ref(kernel.source) as usize, kernel.name);
-        let mut kernels = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = match kernels.entry(key) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                let module = self.module(kernel.source)?;
-                let function = module.load_function(kernel.name).map_err(CudaError::launch(kernel.name))?;
-                entry.insert(Loaded { function, shared: SHARED_BY_DEFAULT })
-            }
-        };
+        let kernels = || self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kernels().contains_key(kernel.name) {
+            // Not under the lock: other kernels can be launched while this one is compiled.
+            let module = self.module(kernel.source)?;
+            let function = module.load_function(kernel.name).map_err(CudaError::launch(kernel.name))?;
+            kernels().entry(kernel.name).or_insert(Loaded { function, shared: SHARED_BY_DEFAULT });
+        }
+        let mut kernels = kernels();
+        let loaded = kernels.get_mut(kernel.name).expect("never removed");
         if shared > loaded.shared {
             let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let bytes = i32::try_from(shared).unwrap_or(i32::MAX);
@@ -179,9 +182,25 @@ impl Device {
         Ok(loaded.function.cu_function())
     }
 
+    /// Compiles (or finds in the cache) and loads every kernel, side by side on the host's cores, so that no later call waits for the compiler. Otherwise the
+    /// first call of each family does, for some seconds.
+    ///
+    /// # Errors
+    /// [`CudaError::NoCompiler`], [`CudaError::DriverTooOld`], [`CudaError::Compile`], [`CudaError::Driver`].
+    pub fn load_all(&self) -> Result<(), CudaError> {
+        thread::scope(|scope| {
+            let loading = compile::SOURCES.map(|source| scope.spawn(move || self.module(source)));
+            loading.into_iter().try_for_each(|thread| match thread.join() {
+                Ok(loaded) => loaded.map(drop),
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
+    }
+
     fn module(&self, source: &'static Source) -> Result<Arc<CudaModule>, CudaError> {
-        let mut modules = self.0.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(module) = modules.get(source.file) {
+        let place = compile::SOURCES.iter().position(|other| other.file == source.file).expect("one of the sources");
+        let mut once = self.0.modules[place].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(module) = &*once {
             return Ok(module.clone());
         }
         let target = compile::target(self.0.arch)?;
@@ -189,8 +208,7 @@ impl Device {
         let image = self.0.cache.get_or(source, target, &self.0.name, || compile::compile(source, target, &[]))?;
         let loading = CudaError::driver("loading a module");
         let module = self.0.context.load_module(Ptx::from_binary(image)).map_err(loading)?;
-        modules.insert(source.file, module.clone());
-        Ok(module)
+        Ok(once.insert(module).clone())
     }
 
     /// The device that the memory at `pointer` is of, if any.

@@ -43,6 +43,14 @@ pub enum CudaError {
         "no CUDA compiler: libnvrtc was not found. Install the CUDA toolkit or the package nvidia-cuda-nvrtc, and let the loader find it (LD_LIBRARY_PATH)"
     )]
     NoCompiler,
+    /// NVRTC is older than the kernels need.
+    #[error("NVRTC is of CUDA {}.{}, {}.{} is needed", found.0, found.1, needed.0, needed.1)]
+    CompilerTooOld {
+        /// Its version.
+        found: (u32, u32),
+        /// The version needed.
+        needed: (u32, u32),
+    },
     /// A source that does not compile.
     #[error("{file} does not compile for {arch}: {log}")]
     Compile {

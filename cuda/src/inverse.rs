@@ -4,11 +4,11 @@ use crate::compile::Source;
 use crate::device::Kernel;
 use crate::error::CudaError;
 use crate::launch::Grid;
-use crate::pending::Pending;
+use crate::pending::{Pending, Upload};
 use crate::scratch::{Scratch, ScratchReq};
 use crate::stream::Stream;
 use crate::view::{View, ViewMut};
-use cudarc::driver::result::memcpy_htod_async;
+use core::slice;
 use foof_kernels::batched::Dampings;
 use foof_kernels::{Element, Triangle};
 
@@ -228,17 +228,18 @@ pub fn damped_inverse_by<T: Element>(
     match damping {
         Dampings::Same(damping) => params.damping = damping.to_f64(),
         Dampings::Each([]) => {}
-        Dampings::Each(dampings) => {
-            let to = scratch.arena().take::<T>(batch).pointer();
-            stream.device().context().bind_to_thread().map_err(CudaError::driver("copying dampings"))?;
-            // SAFETY: as many elements as the slice has; from memory that is not pinned the driver takes its copy before it returns.
-            unsafe { memcpy_htod_async(to, dampings, stream.cudarc().cu_stream()) }
-                .map_err(CudaError::driver("copying dampings"))?;
-            params.dampings = to;
-        }
+        Dampings::Each(_) => params.dampings = scratch.arena().take::<T>(batch).pointer(),
     }
+    let upload = match damping {
+        Dampings::Each(dampings) if batch > 0 => {
+            // SAFETY: floating-point numbers have no padding.
+            let from = unsafe { slice::from_raw_parts(dampings.as_ptr().cast(), size_of_val(dampings)) };
+            Some(Upload { from, to: params.dampings })
+        }
+        _ => None,
+    };
     let grid = Grid { blocks: [blocks as u32, 1, 1], threads: geometry.threads as u32, shared: geometry.shared as u32 };
-    scratch.statuses.report(stream, geometry.kernel.name, batch, |status| {
+    scratch.statuses.report(stream, geometry.kernel.name, batch, upload, |status| {
         (params.records, params.failures) = (status.records, status.failures);
         // SAFETY: Params is the kernel's, of the same element type; every matrix of the views has its place in the batch; records has `batch` elements, a
         // block the shared memory that the geometry counts.

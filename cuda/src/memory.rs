@@ -4,13 +4,18 @@ use crate::error::CudaError;
 use crate::stream::Stream;
 use crate::view::{View, ViewMut};
 use bytemuck::Pod;
-use cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut, PinnedHostSlice};
+use cudarc::driver::{CudaSlice, DevicePtr, PinnedHostSlice};
 use std::marker::PhantomData;
 
-/// `len` elements on a device, freed in the order of the stream that they were made on. Alignment: 256 bytes.
+/// `len` elements on a device. Alignment: 256 bytes.
+///
+/// They are freed in the order of the stream that they were made on. Before that, work that another stream does on them must be waited for:
+/// [`Stream::wait_for`].
 #[derive(Debug)]
 pub struct Buffer<T> {
     bytes: CudaSlice<u8>,
+    /// Asked for once: each time cudarc would record an event, while the order between streams is the caller's.
+    pointer: u64,
     len: usize,
     element: PhantomData<T>,
 }
@@ -27,7 +32,8 @@ impl<T: Pod> Buffer<T> {
     pub fn zeros(stream: &Stream, len: usize) -> Result<Buffer<T>, CudaError> {
         let size = bytes_of::<T>(len)?;
         let bytes = stream.cudarc().alloc_zeros(size.max(1)).map_err(CudaError::allocation(size))?;
-        Ok(Buffer { bytes, len, element: PhantomData })
+        let pointer = bytes.device_ptr(stream.cudarc()).0;
+        Ok(Buffer { bytes, pointer, len, element: PhantomData })
     }
 
     /// A copy of `from`, which can be changed once this returns.
@@ -103,7 +109,7 @@ impl<T> Buffer<T> {
     /// # Errors
     /// [`CudaError::View`].
     pub fn view<const R: usize>(&self, shape: [usize; R]) -> Result<View<'_, T, R>, CudaError> {
-        View::on(self.pointer(), self.bytes.ordinal(), self.len, 0, shape, None)
+        View::on(self.pointer, self.bytes.ordinal(), self.len, 0, shape, None)
     }
 
     /// Row-major, from the first element on.
@@ -111,7 +117,7 @@ impl<T> Buffer<T> {
     /// # Errors
     /// [`CudaError::View`].
     pub fn view_mut<const R: usize>(&mut self, shape: [usize; R]) -> Result<ViewMut<'_, T, R>, CudaError> {
-        ViewMut::on(self.pointer_mut(), self.bytes.ordinal(), self.len, 0, shape, None)
+        ViewMut::on(self.pointer, self.bytes.ordinal(), self.len, 0, shape, None)
     }
 
     /// With element `[0, .., 0]` at `offset`, and any strides in elements.
@@ -124,7 +130,7 @@ impl<T> Buffer<T> {
         shape: [usize; R],
         strides: [isize; R],
     ) -> Result<View<'_, T, R>, CudaError> {
-        View::on(self.pointer(), self.bytes.ordinal(), self.len, offset, shape, Some(strides))
+        View::on(self.pointer, self.bytes.ordinal(), self.len, offset, shape, Some(strides))
     }
 
     /// With element `[0, .., 0]` at `offset`, and strides that let no two indices share an element.
@@ -137,25 +143,11 @@ impl<T> Buffer<T> {
         shape: [usize; R],
         strides: [isize; R],
     ) -> Result<ViewMut<'_, T, R>, CudaError> {
-        ViewMut::on(self.pointer_mut(), self.bytes.ordinal(), self.len, offset, shape, Some(strides))
+        ViewMut::on(self.pointer, self.bytes.ordinal(), self.len, offset, shape, Some(strides))
     }
 
     /// The address of the first element.
     pub(crate) fn base(&self) -> u64 {
-        self.pointer()
-    }
-
-    fn pointer(&self) -> u64 {
-        // The order between streams is the caller's, so that cudarc's events are not asked for.
-        let (pointer, order) = self.bytes.device_ptr(self.bytes.stream());
-        drop(order);
-        pointer
-    }
-
-    fn pointer_mut(&mut self) -> u64 {
-        let stream = self.bytes.stream().clone();
-        let (pointer, order) = self.bytes.device_ptr_mut(&stream);
-        drop(order);
-        pointer
+        self.pointer
     }
 }

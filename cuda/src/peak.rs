@@ -6,7 +6,8 @@ use crate::error::CudaError;
 use crate::launch::Grid;
 use crate::memory::Buffer;
 use crate::stream::Stream;
-use cudarc::driver::sys::CUevent_flags;
+use cudarc::driver::sys::{self, CUevent_flags};
+use cudarc::driver::{CudaEvent, DriverError};
 
 /// `peak.cu`.
 pub(crate) static SOURCE: Source = Source { file: "peak.cu", text: include_str!("../kernels/peak.cu") };
@@ -125,5 +126,18 @@ pub fn seconds<E: From<CudaError>>(stream: &Stream, work: impl FnOnce() -> Resul
     let end = record()?;
     end.synchronize().map_err(error())?;
     // A resolution of half a microsecond: nothing takes less.
-    Ok(f64::from(start.elapsed_ms(&end).map_err(error())?).max(5e-4) / 1e3)
+    Ok(f64::from(elapsed(&start, &end).map_err(error())?).max(5e-4) / 1e3)
+}
+
+/// Milliseconds from one event to another, both done. Not by cudarc, whose function is missing from drivers before CUDA 12.8, where it panics.
+fn elapsed(start: &CudaEvent, end: &CudaEvent) -> Result<f32, DriverError> {
+    type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
+    let mut milliseconds = 0.0;
+    // SAFETY: a function of every driver, with its signature; it writes one `float`.
+    let result = unsafe {
+        let found = sys::culib().get::<Elapsed>(b"cuEventElapsedTime\0");
+        let function = found.map_err(|_| DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND))?;
+        function(&raw mut milliseconds, start.cu_event(), end.cu_event())
+    };
+    result.result().map(|()| milliseconds)
 }

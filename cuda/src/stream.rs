@@ -90,6 +90,15 @@ impl Stream {
         self.stream.synchronize().map_err(CudaError::driver("waiting for a stream"))
     }
 
+    /// Lets what is enqueued here from now on begin only when everything enqueued on `other` so far is done: for memory that both use, or that the other one's
+    /// buffers free. The host does not wait.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`].
+    pub fn wait_for(&self, other: &Stream) -> Result<(), CudaError> {
+        self.stream.join(&other.stream).map_err(CudaError::driver("waiting for another stream"))
+    }
+
     pub(crate) fn same_queue(&self, other: &Stream) -> bool {
         self.device == other.device && self.stream.cu_stream() == other.stream.cu_stream()
     }

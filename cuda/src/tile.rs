@@ -1,6 +1,7 @@
 //! The register tiles of `tile.cuh` as the host sees them: how they multiply, their sizes and shared memory, and how depth is split among blocks.
 
 use crate::device::Arch;
+use crate::launch::MOST_BLOCKS;
 use crate::stream::Precision;
 use core::any::TypeId;
 use core::fmt;
@@ -186,6 +187,9 @@ const MOST_CHUNKS: usize = 128;
 /// Depths of a chunk, at most: kernels count them in 32 bits.
 const MOST_DEPTH: usize = 1 << 30;
 
+/// Rows that chunks of that depth hold, one for each block along a grid's second axis. More cannot be stored, but a step of zero repeats a row.
+pub(crate) const MOST_ROWS: usize = MOST_BLOCKS as usize * MOST_DEPTH;
+
 /// How a symmetric product is cut into tiles and depths. It depends on the shape only, so that results do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cut {
@@ -209,21 +213,35 @@ impl Cut {
     /// The same with a given tile.
     pub fn with_tile(tile: Tile, size: usize, depth: usize) -> Cut {
         let tiles = triangle(size, tile);
-        let filling = FILLING.div_ceil(tiles.max(1)).min(depth / LEAST_CHUNK).min(MOST_CHUNKS);
-        let chunks = filling.max(depth.div_ceil(MOST_DEPTH)).max(1);
+        let chunks = Cut::most_chunks(tile, size, depth);
         let chunk = depth.div_ceil(chunks).next_multiple_of(STAGE_DEPTH);
         Cut { tile, tiles, chunk, chunks: depth.div_ceil(chunk.max(1)).max(1) }
     }
 
     /// Elements of scratch: a slot for each tile of each chunk, if there is more than one.
     pub(crate) fn slots(&self) -> Option<usize> {
-        if self.chunks == 1 { Some(0) } else { self.tiles.checked_mul(self.chunks)?.checked_mul(self.tile.len()) }
+        slots(self.tile, self.tiles, self.chunks)
+    }
+
+    /// Elements of scratch that are enough for a depth, and for every smaller one.
+    pub(crate) fn most_slots(tile: Tile, size: usize, depth: usize) -> Option<usize> {
+        slots(tile, triangle(size, tile), Cut::most_chunks(tile, size, depth))
+    }
+
+    /// Chunks of a depth, at most: rounding up what a chunk has can make them fewer. Never less for a larger depth.
+    pub(crate) fn most_chunks(tile: Tile, size: usize, depth: usize) -> usize {
+        let filling = FILLING.div_ceil(triangle(size, tile).max(1)).min(depth / LEAST_CHUNK).min(MOST_CHUNKS);
+        filling.max(depth.div_ceil(MOST_DEPTH)).max(1)
     }
 
     /// [`Math::depth`] of a sum over `depth` that is cut so.
     pub fn depth(&self, math: Math, kind: Kind, depth: usize) -> usize {
         math.depth(kind, depth.min(self.chunk)) + self.chunks - 1
     }
+}
+
+fn slots(tile: Tile, tiles: usize, chunks: usize) -> Option<usize> {
+    if chunks == 1 { Some(0) } else { tiles.checked_mul(chunks)?.checked_mul(tile.len()) }
 }
 
 /// Tiles of the lower triangle.
@@ -273,6 +291,21 @@ mod tests {
                     assert_eq!(cut.slots() == Some(0), cut.chunks == 1 || size == 0);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn scratch_of_a_depth_is_enough_for_less() {
+        for size in [1, 64, 100, 784, 3000] {
+            let slots = |depth| Cut::new(Kind::F32, size, depth).slots().expect("small");
+            let (mut most, mut shrinks) = (0, false);
+            for depth in (0..70_000).step_by(7) {
+                let enough = Cut::most_slots(Cut::new(Kind::F32, size, depth).tile, size, depth).expect("small");
+                shrinks |= slots(depth) < most;
+                most = most.max(slots(depth));
+                assert!(most <= enough, "{size}, {depth}: {most} of {enough}");
+            }
+            assert!(shrinks || size > 100, "otherwise the depth's own would do");
         }
     }
 

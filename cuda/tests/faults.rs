@@ -38,7 +38,7 @@ struct Fault {
     to: &'static str,
 }
 
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 13] = [
     Fault {
         what: "a stage is multiplied before all threads have filled it, and filled before all have multiplied it",
         probe: COVARIANCE,
@@ -80,6 +80,13 @@ const FAULTS: [Fault; 12] = [
         file: "conv_correlate.cu",
         from: "exists[e] = from + depth(e) < count;",
         to: "exists[e] = from + depth(e) + 1 < count;",
+    },
+    Fault {
+        what: "images that the plan is for and are not there",
+        probe: CONVOLUTION,
+        file: "conv_correlate.cu",
+        from: "((long long)p.batch - item.image)",
+        to: "((long long)p.batch + 1 - item.image)",
     },
     Fault {
         what: "a transposed block is read as it lies",
@@ -262,15 +269,24 @@ fn probe_convolution(stream: &Stream) {
     };
     let expected = moments(&(0..images * side * side).map(patch).collect::<Vec<_>>());
     let size = 9 * channels;
-    let device = Buffer::from_host(stream, &x).expect("memory");
-    let mut out = Buffer::from_host(stream, &vec![f32::NAN; size * size]).expect("memory");
-    let options = FactorOptions { scaling: Scaling::Sum, ..FactorOptions::default() };
-    let plan = FactorPlan::new::<f32>(&conv, images, stream).expect("a plan");
-    assert!(plan.to_string().contains("correlation"), "{plan}");
-    let view = device.view([images, channels, side, side]).expect("fits");
-    conv_input_factor_alloc(out.view_mut([1, size, size]).expect("fits"), view, &plan, &options, stream)
-        .expect("enqueued");
-    assert_same("convolution", &out.to_host(stream).expect("copied"), &expected);
+    // Packed; and read in place, by a plan for one image more, which lies behind those that are the batch.
+    let pixels = (0..(images + 1) * side * side * channels).map(|e| {
+        let (pixel, c) = (e / channels, e % channels);
+        x.get((pixel / (side * side) * channels + c) * side * side + pixel % (side * side)).copied().unwrap_or(1.0)
+    });
+    let last = [side * side * channels, 1, side * channels, channels].map(|step| step as isize);
+    let first = [side * side * channels, side * side, side, 1].map(|step| step as isize);
+    for (data, strides, most) in [(x.clone(), first, images), (pixels.collect(), last, images + 1)] {
+        let device = Buffer::from_host(stream, &data).expect("memory");
+        let mut out = Buffer::from_host(stream, &vec![f32::NAN; size * size]).expect("memory");
+        let options = FactorOptions { scaling: Scaling::Sum, ..FactorOptions::default() };
+        let plan = FactorPlan::new::<f32>(&conv, most, stream).expect("a plan");
+        assert!(plan.to_string().contains("correlation"), "{plan}");
+        let view = device.strided(0, [images, channels, side, side], strides).expect("fits");
+        conv_input_factor_alloc(out.view_mut([1, size, size]).expect("fits"), view, &plan, &options, stream)
+            .expect("enqueued");
+        assert_same("convolution", &out.to_host(stream).expect("copied"), &expected);
+    }
 }
 
 fn probe_inverse(stream: &Stream) {

@@ -2,6 +2,7 @@
 
 use foof_cuda::compile::{self, Source, Target};
 use foof_cuda::cudarc::driver::CudaContext;
+use foof_cuda::cudarc::driver::result::memcpy_htod_async;
 use foof_cuda::peak::{self, Effort, Unit};
 use foof_cuda::{Arch, Buffer, Cache, CudaError, Device, Scratch, ScratchReq, Stream, View, ViewMut};
 use foof_emulation as emulation;
@@ -19,6 +20,11 @@ macro_rules! stream {
             None => return,
         }
     };
+}
+
+/// A path that is this process's, also on another machine than the one that built it.
+fn temporary(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("foof-road-{}-{name}", std::process::id()))
 }
 
 fn ramp(len: usize) -> Vec<f32> {
@@ -135,6 +141,20 @@ fn a_driver_older_than_the_compiler_is_an_error() {
 }
 
 #[test]
+fn a_compiler_that_is_too_old_is_an_error() {
+    let stream = stream!();
+    let context = stream.device().context().clone();
+    let fresh = Stream::new(&Device::from_cudarc(context, Cache::Memory).expect("a device")).expect("a stream");
+    if !emulation::set_compiler_version(11_080) {
+        return;
+    }
+    let error = peak::rate(&fresh, Unit::FmaF32, Effort::LEAST).expect_err("an old compiler");
+    assert_eq!(error, CudaError::CompilerTooOld { found: (11, 8), needed: (12, 0) });
+    emulation::set_compiler_version(13_000);
+    assert!(peak::rate(&fresh, Unit::FmaF32, Effort::LEAST).is_ok());
+}
+
+#[test]
 fn out_of_memory_is_an_error_and_not_the_end() {
     let stream = stream!();
     let error = Buffer::<f64>::zeros(&stream, usize::MAX / 2).expect_err("more than there is");
@@ -175,6 +195,32 @@ fn scratch_is_of_one_stream_and_one_size() {
     assert_eq!(scratch.check(&stream, more), Err(expected));
 }
 
+/// Streams are in no order but the one that is asked for.
+#[test]
+fn a_stream_waits_for_another() {
+    let (first, second) = (stream!(), stream!());
+    let mut buffer = Buffer::from_host(&first, &ramp(4)).expect("memory");
+    let lazy = emulation::set_lazy(1);
+    let doubled: Vec<f32> = ramp(4).iter().map(|x| 2.0 * x).collect();
+    // Pinned memory is read when the stream gets there.
+    // SAFETY: written before it is read.
+    let mut pinned = unsafe { first.device().context().alloc_pinned::<f32>(4) }.expect("memory");
+    pinned.as_mut_slice().expect("pinned").copy_from_slice(&doubled);
+    let pointer = buffer.view_mut([4]).expect("inside").pointer();
+    // SAFETY: both have four elements, until the end of the test.
+    unsafe {
+        let from = pinned.as_slice().expect("pinned");
+        memcpy_htod_async(pointer, from, first.cudarc().cu_stream()).expect("enqueued");
+    }
+    if lazy {
+        assert_eq!(buffer.to_host(&second).expect("copied"), ramp(4), "not yet");
+    }
+    second.wait_for(&first).expect("enqueued");
+    assert_eq!(buffer.to_host(&second).expect("copied"), doubled);
+    emulation::set_lazy(0);
+    first.synchronize().expect("done");
+}
+
 #[test]
 fn every_limit_of_the_device_is_measured() {
     let stream = stream!();
@@ -199,13 +245,10 @@ fn a_source_that_does_not_compile_shows_the_compilers_log() {
 }
 
 #[test]
-fn every_source_compiles_for_the_devices_architecture() {
+fn every_source_compiles_and_loads() {
     let stream = stream!();
-    let target = compile::target(stream.device().arch()).expect("a compiler");
-    for source in compile::SOURCES {
-        let image = compile::compile(source, target, &[]).unwrap_or_else(|error| panic!("{error}"));
-        assert!(!image.bytes.is_empty(), "{}", source.file);
-    }
+    stream.device().load_all().unwrap_or_else(|error| panic!("{error}"));
+    stream.device().load_all().expect("loaded");
 }
 
 #[test]
@@ -221,8 +264,7 @@ fn an_architecture_newer_than_the_compiler_is_left_to_the_driver() {
 #[test]
 fn compiled_kernels_are_kept_on_disk() {
     let stream = stream!();
-    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache");
-    let _ = fs::remove_dir_all(&directory);
+    let directory = temporary("cache");
     let run = || {
         let cache = Cache::Directory(directory.clone());
         let device = Device::from_cudarc(stream.device().context().clone(), cache).expect("a device");
@@ -245,9 +287,10 @@ fn compiled_kernels_are_kept_on_disk() {
 #[test]
 fn a_cache_that_cannot_be_written_is_none() {
     let stream = stream!();
-    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("not-a-directory");
+    let file = temporary("not-a-directory");
     fs::write(&file, "").expect("written");
     let cache = Cache::Directory(file.join("cache"));
     let device = Device::from_cudarc(stream.device().context().clone(), cache).expect("a device");
     assert!(peak::rate(&Stream::new(&device).expect("a stream"), Unit::FmaF32, Effort::LEAST).is_ok());
+    fs::remove_file(file).expect("removed");
 }

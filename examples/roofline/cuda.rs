@@ -189,9 +189,15 @@ fn best(stream: &Stream, work: &mut Work, repeats: usize) -> Result<f64, foof::E
     Ok(best)
 }
 
-/// Measures the first device.
-pub fn measure(filter: &str, repeats: usize, tiny: bool) -> Result<Report, Box<dyn Error>> {
+/// Measures the first device. `keep` is given the report after each row: a run that is cut off leaves what it has found.
+pub fn measure(
+    filter: &str,
+    repeats: usize,
+    tiny: bool,
+    mut keep: impl FnMut(&mut Report) -> Result<(), Box<dyn Error>>,
+) -> Result<Report, Box<dyn Error>> {
     let device = Device::new(0)?;
+    device.load_all()?;
     let stream = Stream::new(&device)?;
     let effort = if tiny { Effort::LEAST } else { Effort::FULL };
     let giga = |unit| peak::rate(&stream, unit, effort).map(|rate| rate / 1e9);
@@ -203,7 +209,9 @@ pub fn measure(filter: &str, repeats: usize, tiny: bool) -> Result<Report, Box<d
         tensor_f64_gflops: giga(Unit::TensorF64)?,
         copy_gbytes: peak::bandwidth(&stream, effort)? / 1e9,
     };
-    let (mut rows, mut failed) = (Vec::new(), 0);
+    let isa = format!("{}, {}", device.name(), device.arch());
+    let (rows, failed) = (Vec::new(), 0);
+    let mut report = Report { peak_gflops, threads: 1, isa, limits: Some(limits), rows, failed };
     for job in jobs(tiny) {
         for &way in Way::all(job) {
             let kernel = format!("{}{}", job.kernel(), way.suffix());
@@ -224,15 +232,15 @@ pub fn measure(filter: &str, repeats: usize, tiny: bool) -> Result<Report, Box<d
                 Ok(mut row) => {
                     row.of_peak = row.real_gflops.unwrap_or(row.gflops) / unit;
                     row.of_copy = Some(bytes(job) / row.seconds / 1e9 / limits.copy_gbytes);
-                    rows.push(row);
+                    report.rows.push(row);
+                    keep(&mut report)?;
                 }
                 Err(error) => {
                     eprintln!("roofline: {kernel} {}: {error}", job.shape());
-                    failed += 1;
+                    report.failed += 1;
                 }
             }
         }
     }
-    let isa = format!("{}, {}", device.name(), device.arch());
-    Ok(Report { peak_gflops, threads: 1, isa, limits: Some(limits), rows, failed })
+    Ok(report)
 }

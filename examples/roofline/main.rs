@@ -87,7 +87,12 @@ mod cuda {
     use super::report::Report;
     use std::error::Error;
 
-    pub fn measure(_filter: &str, _repeats: usize, _tiny: bool) -> Result<Report, Box<dyn Error>> {
+    pub fn measure(
+        _filter: &str,
+        _repeats: usize,
+        _tiny: bool,
+        _keep: impl FnMut(&mut Report) -> Result<(), Box<dyn Error>>,
+    ) -> Result<Report, Box<dyn Error>> {
         Err("built without CUDA: cargo run --release --features cuda --example roofline".into())
     }
 }
@@ -159,7 +164,12 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let filter = args.filter.as_deref().unwrap_or("");
     let mut report = match args.device {
         Device::Cpu => measure_cpu(args, filter, peers.as_ref())?,
-        Device::Cuda => cuda::measure(filter, usize::from(args.repeats), args.tiny)?,
+        Device::Cuda => cuda::measure(filter, usize::from(args.repeats), args.tiny, |report| {
+            if let Some(peers) = &peers {
+                report.merge(peers);
+            }
+            args.json.as_deref().map_or(Ok(()), |path| report.write(path))
+        })?,
     };
     if report.rows.is_empty() {
         return Err("no row matches --filter: rows are named like `covariance N=1000 d=1000`".into());

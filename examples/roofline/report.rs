@@ -27,7 +27,7 @@ pub struct Report {
 }
 
 /// Rates of a device, measured.
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 pub struct Limits {
     /// Fused multiply-adds of f64.
     pub fma_f64_gflops: f64,
@@ -199,6 +199,9 @@ impl Report {
     /// Writes the JSON for programs.
     pub fn write(&self, path: &Path) -> Result<(), Box<dyn Error>> {
         let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(path, text + "\n").map_err(|e| format!("cannot write {}: {e}", path.display()).into())
+        // Whole or as it was, also for a run that is cut off.
+        let unfinished = path.with_extension("unfinished");
+        let written = std::fs::write(&unfinished, text + "\n").and_then(|()| std::fs::rename(&unfinished, path));
+        written.map_err(|e| format!("cannot write {}: {e}", path.display()).into())
     }
 }

@@ -10,13 +10,13 @@ use foof_cuda::convolution::{self as kernel, DevicePlan, Plan};
 use foof_cuda::tile::{Kind, Math};
 use std::fmt;
 
-/// How the input factor of a convolution is computed on a device, for a number of images and a type of elements: made once, with its tables in the
-/// device's memory. Printable.
+/// How the input factor of a convolution is computed on a device, for a number of images or fewer and a type of elements: made once, with its tables in the
+/// device's memory. A batch that is smaller takes as much less time as it has fewer positions, but writes as many partial sums. Printable.
 #[derive(Debug)]
 pub struct FactorPlan(DevicePlan);
 
 impl FactorPlan {
-    /// The plan with fewest multiply-adds for `images` images of elements `I`, in the stream's precision.
+    /// The plan with fewest multiply-adds for `images` images of elements `I`, in the stream's precision. It serves fewer images too: the last batch of an epoch.
     ///
     /// # Errors
     /// [`Error::Cuda`]: sizes beyond what the kernels count, memory that is used up.
@@ -30,12 +30,12 @@ impl FactorPlan {
         self.0.plan().conv()
     }
 
-    /// Images of a batch.
+    /// Images of the largest batch.
     pub fn images(&self) -> usize {
         self.0.plan().images()
     }
 
-    /// Multiply-adds of a batch, of whole tiles.
+    /// Multiply-adds of the largest batch, of whole tiles.
     pub fn multiply_adds(&self) -> u64 {
         self.0.plan().multiply_adds()
     }
@@ -69,7 +69,7 @@ fn images<'a, T, const R: usize>(
 /// sums; no unfolded matrix.
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Parameter`] (also for a plan made for another element type or number of images), [`Error::Geometry`],
+/// [`Error::Shape`], [`Error::Parameter`] (also for a plan made for another element type or fewer images), [`Error::Geometry`],
 /// [`Error::EmptyBatch`], with `out` as it was; [`Error::Cuda`]: scratch too small or of another stream, memory of another device, a launch.
 pub fn conv_input_factor<I: Input, const R: usize>(
     out: ViewMut<'_, I::Acc, 3>,
@@ -84,7 +84,7 @@ pub fn conv_input_factor<I: Input, const R: usize>(
     let suits = plan.0.plan().suits::<I>();
     check_parameter("plan", plan.conv().factor_size() as f64, suits, "a plan for this element type")?;
     let n = images.shape()[0];
-    check_parameter("plan", plan.images() as f64, plan.images() == n, "a plan for this number of images")?;
+    check_parameter("plan", plan.images() as f64, plan.images() >= n, "a plan for as many images")?;
     x.check_device("inputs", stream)?;
     Ok(kernel::covariance(out, images, &plan.0, &spec, stream, scratch)?)
 }
@@ -112,7 +112,7 @@ pub fn conv_input_factor_scratch<I: Input>(plan: &FactorPlan, options: &FactorOp
     kernel::scratch::<I>(plan.0.plan(), options.sharing)
 }
 
-/// Scratch of [`conv_error_factor`] for `n` rows of errors.
+/// Scratch of [`conv_error_factor`] for `n` rows of errors, or fewer.
 pub fn conv_error_factor_scratch<E: Input>(n: usize, conv: &Conv, options: &FactorOptions) -> ScratchReq {
     kernel::error_scratch::<E>(n, conv, options.sharing)
 }

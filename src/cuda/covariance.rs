@@ -35,7 +35,7 @@ pub fn error_factor<I: Input>(
     factor(Side::Error, out, e, options, stream, scratch)
 }
 
-/// Scratch of [`input_factor`] and [`error_factor`] for rows of `shape` `[N, T, d]`: slots of a deep sum that is split among blocks, and rows that are
+/// Scratch of [`input_factor`] and [`error_factor`] for rows of `shape` `[N, T, d]`, or fewer datapoints: slots of a deep sum that is split among blocks, and rows that are
 /// reduced or centred.
 pub fn factor_scratch<I: Input>(shape: [usize; 3], options: &FactorOptions) -> ScratchReq {
     kernel::scratch::<I>(shape, &spec::<I>(Side::Input, shape, options))

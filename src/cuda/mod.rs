@@ -2,7 +2,8 @@
 //! [`Stream`] for [`Par`](crate::Par), a [`Scratch`] for a [`MemStack`](crate::MemStack).
 //!
 //! - **Order.** Functions enqueue their work and return. What only the device can know, such as a pivot that fails, is waited for by
-//!   [`Pending::wait`].
+//!   [`Pending::wait`]. Streams are in no order but the one that [`Stream::wait_for`] asks for: before a stream uses what another writes, and before a
+//!   [`Buffer`] is dropped that was made on one and used on another.
 //! - **Memory.** [`Buffer`] owns; [`View`] and [`ViewMut`] borrow, also what cudarc, candle or PyTorch own. Nothing is allocated but by `*_alloc` twins and
 //!   [`Buffer`], [`Scratch`], [`Stream`].
 //! - **Precision.** f32 results have f32 accuracy; TF32 and bf16 are asked for by [`Stream::with_precision`].

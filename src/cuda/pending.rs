@@ -9,7 +9,7 @@ use foof_cuda::pending::Record;
 pub struct Pending(pub(super) foof_cuda::Pending);
 
 impl Pending {
-    /// Whether [`wait`](Pending::wait) would return at once.
+    /// Whether [`wait`](Pending::wait) would return at once, be it with an error.
     pub fn is_ready(&self) -> bool {
         self.0.is_ready()
     }

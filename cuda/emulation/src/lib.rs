@@ -25,17 +25,21 @@ enum Driver {
     Gpu,
 }
 
+static DRIVER: OnceLock<Option<Driver>> = OnceLock::new();
+
 fn driver() -> Option<&'static Driver> {
-    static DRIVER: OnceLock<Option<Driver>> = OnceLock::new();
     let choose = || match env::var("FOOF_TEST_DEVICE").as_deref() {
         Ok("gpu") => Some(Driver::Gpu),
-        Ok("emulation") => emulation(),
+        Ok("emulation") => emulation(&LIBRARIES),
         Ok(other) => panic!("FOOF_TEST_DEVICE={other}: expected emulation or gpu"),
         Err(_) if gpus() > 0 => Some(Driver::Gpu),
-        Err(_) => emulation(),
+        Err(_) => emulation(&LIBRARIES),
     };
     DRIVER.get_or_init(choose).as_ref()
 }
+
+/// The stand-ins: the compiler, and the driver, which comes last.
+const LIBRARIES: [&str; 2] = ["libnvrtc.so", "libcuda.so"];
 
 /// GPUs of this machine, asked for without the library that the tests use: once it has opened a driver, it keeps it.
 fn gpus() -> c_int {
@@ -80,9 +84,9 @@ pub fn build<A: AsRef<OsStr>>(out: &Path, arguments: impl IntoIterator<Item = A>
     }
 }
 
-/// Builds the stand-ins if they are older than their sources, and opens them before anything looks for a driver: the loader then
-/// finds them by their names.
-fn emulation() -> Option<Driver> {
+/// Builds the stand-ins if they are older than their sources, and opens some of them, of which the last is the driver, before anything looks for one: the
+/// loader then finds them by their names.
+fn emulation(libraries: &[&str]) -> Option<Driver> {
     let sanitize = env::var("FOOF_EMULATION_SANITIZE").is_ok_and(|value| value == "1");
     let out = env::var_os("FOOF_EMULATION_OUT").map_or_else(|| out_dir(sanitize), PathBuf::from);
     let mut arguments: Vec<OsString> = Vec::new();
@@ -99,8 +103,9 @@ fn emulation() -> Option<Driver> {
         unsafe { Library::open(Some(out.join(name)), RTLD_NOW | RTLD_GLOBAL) }
             .unwrap_or_else(|error| panic!("{name}: {error}"))
     };
-    std::mem::forget(open("libnvrtc.so"));
-    Some(Driver::Emulation(open("libcuda.so")))
+    let (driver, others) = libraries.split_last()?;
+    others.iter().for_each(|name| std::mem::forget(open(name)));
+    Some(Driver::Emulation(open(driver)))
 }
 
 /// Says, past the capture of the tests' output, that a test did not run.
@@ -111,19 +116,26 @@ fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {why}");
 }
 
-/// The device that tests use, without a cache on disk; none, said visibly, where there is nothing to run them on.
+/// The device that tests use, without a cache on disk on the stand-in; none, said visibly, where there is nothing to run them on.
 pub fn device() -> Option<Device> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
     let open = || {
-        driver()?;
+        // A GPU's kernels take a minute to compile, once for all programs. The stand-in's compiler compiles nothing.
+        let cache = if matches!(driver()?, Driver::Gpu) { Cache::default() } else { Cache::Memory };
         let context = foof_cuda::cudarc::driver::CudaContext::new(0).expect("a device");
-        Some(Device::from_cudarc(context, Cache::Memory).expect("a device that will do"))
+        Some(Device::from_cudarc(context, cache).expect("a device that will do"))
     };
     let device = DEVICE.get_or_init(open).clone();
     if device.is_none() {
         skip("no C++ compiler for the emulation");
     }
     device
+}
+
+/// The stand-in's device in a process that has opened no stand-in for NVRTC, and opens none later; none, said visibly, as [`device`].
+pub fn device_without_compiler() -> Option<Device> {
+    DRIVER.get_or_init(|| emulation(&LIBRARIES[1..]));
+    device()
 }
 
 /// A stream of its own on [`device`].
@@ -199,6 +211,20 @@ pub fn set_capability(capability: c_int) -> bool {
 /// The version of CUDA that the driver supports for this thread, `1000 major + 10 minor`.
 pub fn set_driver_version(version: c_int) -> bool {
     set("foof_emulation_driver_version", version)
+}
+
+/// The version of NVRTC that this thread sees, `1000 major + 10 minor`.
+pub fn set_compiler_version(version: c_int) -> bool {
+    if !is_emulated() {
+        return false;
+    }
+    // SAFETY: our own library, which is open, and the control's signature.
+    unsafe {
+        let library = Library::open(Some("libnvrtc.so"), RTLD_NOW).expect("open");
+        let set: Symbol<unsafe extern "C" fn(c_int)> = library.get(b"foof_emulation_nvrtc_version").expect("a control");
+        set(version);
+    }
+    true
 }
 
 /// Whether this thread's work waits until a stream, an event or the context is waited for.

@@ -70,6 +70,11 @@ impl<I: Input> Call<'_, I> {
         self.plan.plan.conv()
     }
 
+    /// Images, of which the plan may be for more: then what depth is cut into ends early.
+    fn images(&self) -> usize {
+        self.x.shape()[0]
+    }
+
     /// # Safety
     /// As [`Stream::launch`], for a kernel of `source`.
     unsafe fn launch<P: Copy>(
@@ -108,13 +113,13 @@ impl<I: Input> Call<'_, I> {
             (Form::Unfold(cut), _) => {
                 let images = Images::new(self.x, self.conv().groups());
                 let how = (self.plan.plan.math, Kind::of::<I>());
-                self.unfold(images, self.conv(), self.plan.plan.images, how, cut, arena)
+                self.unfold(images, self.conv(), how, cut, arena)
             }
             (Form::Pixels(_), _) => {
-                let (conv, n) = (self.conv(), self.plan.plan.images);
+                let conv = self.conv();
                 let how = (self.plan.plan.math, Kind::of::<I>());
                 let images = Images::new(self.x, conv.groups());
-                self.unfold(images, conv, n, how, &cut(conv, n * conv.positions()), arena)
+                self.unfold(images, conv, how, &cut(conv, self.plan.plan.images * conv.positions()), arena)
             }
             (Form::Plain | Form::Correlation(_), _) => self.plain(),
         }
@@ -149,12 +154,11 @@ impl<I: Input> Call<'_, I> {
         unsafe { self.small(name, grid, 0, &params) }
     }
 
-    /// The covariance of the patches that `conv` reads of `images`, `n` of them.
+    /// The covariance of the patches that `conv` reads of `images`, as many as there are of the call's.
     fn unfold(
         &self,
         images: Images,
         conv: &Conv,
-        n: usize,
         (math, kind): (Math, Kind),
         cut: &Cut,
         arena: &mut Arena<'_>,
@@ -165,7 +169,7 @@ impl<I: Input> Call<'_, I> {
             x: images,
             out: Output::new(self.out, self.spec.blend),
             slots: slots.pointer(),
-            rows: (n * conv.positions()) as i64,
+            rows: (self.images() * conv.positions()) as i64,
             chunk: cut.chunk as i64,
             geometry: Geometry::new(conv),
             features: Features::new(conv),
@@ -190,7 +194,7 @@ impl<I: Input> Call<'_, I> {
 
     /// `rows [image][group][feature] <- scale sum over outputs`
     fn window_sums(&self, rows: u64, scale: f64) -> Result<(), CudaError> {
-        let (conv, n) = (self.conv(), self.plan.plan.images);
+        let (conv, n) = (self.conv(), self.images());
         let params = Windows {
             x: Images::new(self.x, conv.groups()),
             rows,
@@ -210,22 +214,22 @@ impl<I: Input> Call<'_, I> {
 
     /// Mean patches, and their covariance as that of images of one pixel.
     fn reduced(&self, arena: &mut Arena<'_>) -> Result<(), CudaError> {
-        let (conv, n) = (self.conv(), self.plan.plan.images);
+        let (conv, n) = (self.conv(), self.images());
         let (groups, features) = (conv.groups(), conv.features());
         let rows = arena.take::<I::Acc>(groups * n * features);
         self.window_sums(rows.pointer(), self.reduce_scale.to_f64())?;
-        let (pixels, cut) = (conv.mean_patches(), cut(conv, n));
+        let (pixels, cut) = (conv.mean_patches(), cut(conv, self.plan.plan.images));
         let step = [(groups * features) as isize, 1, 0, 0, 0];
         let rows = rows.as_view().with_axes([n, groups * features, 1, 1, 1], step);
         let kind = Kind::of::<I::Acc>();
         let how = (reduced_math(self.plan.plan.math, kind), kind);
-        self.unfold(Images::new(rows, groups), &pixels, n, how, &cut, arena)
+        self.unfold(Images::new(rows, groups), &pixels, how, &cut, arena)
     }
 
     fn correlation(&self, tables: &Tables, on_device: &DeviceTables, arena: &mut Arena<'_>) -> Result<(), CudaError> {
         let (conv, [groups, ..]) = (self.conv(), self.out.shape());
         let Plan { tile, math, .. } = self.plan.plan;
-        let (n, kind, elements) = (self.plan.plan.images, Kind::of::<I>(), tables.side * tables.side);
+        let (n, kind, elements) = (self.images(), Kind::of::<I>(), tables.side * tables.side);
         let [z, y, x] = tables.pitch;
         let image_len = z * y * x * tables.width;
         let packed = arena.take::<I>(groups * tables.phase_count() * n * image_len);
@@ -251,7 +255,7 @@ impl<I: Input> Call<'_, I> {
             partials_step,
             steps: steps.axes,
             width: tables.width as i32,
-            reserved: 0,
+            batch: n as i32,
         };
         let grid = Grid {
             blocks: [blocks(tables.items.len() as u128)?, groups as u32, 1],
@@ -279,7 +283,7 @@ impl<I: Input> Call<'_, I> {
     }
 
     fn pack(&self, tables: &Tables, on_device: &DeviceTables, packed: u64) -> Result<(), CudaError> {
-        let (conv, n) = (self.conv(), self.plan.plan.images);
+        let (conv, n) = (self.conv(), self.images());
         let params = Pack {
             x: Images::new(self.x, conv.groups()),
             packed,
@@ -322,7 +326,7 @@ impl<I: Input> Call<'_, I> {
     }
 
     fn bias(&self, rows: u64) -> Result<(), CudaError> {
-        let (conv, kind, n) = (self.conv(), Kind::of::<I>(), self.plan.plan.images);
+        let (conv, kind, n) = (self.conv(), Kind::of::<I>(), self.images());
         self.window_sums(rows, 1.0)?;
         let params = BiasRow {
             out: Output::new(self.out, self.spec.blend),

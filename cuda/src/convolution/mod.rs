@@ -15,13 +15,13 @@ use crate::error::CudaError;
 use crate::memory::Buffer;
 use crate::scratch::{Scratch, ScratchReq};
 use crate::stream::Stream;
-use crate::tile::{Cut, Kind, Math};
+use crate::tile::{Kind, Math};
 use crate::view::{View, ViewMut};
 use foof_kernels::conv::{Conv, ConvSpec};
 use foof_kernels::covariance::{Bias, Sharing};
 use foof_kernels::{Blend, Element, Input, Triangle};
 use launch::{Call, along_rows};
-use plan::{Form, cut};
+use plan::{Form, most_slots};
 use tables::{Fold, Item, PairEntry, SumEntry};
 
 pub use plan::{Plan, Rung};
@@ -38,7 +38,7 @@ pub(crate) static CORRELATE: Source =
 pub(crate) static UNFOLD: Source =
     Source { file: "conv_unfold.cu", text: include_str!("../../kernels/conv_unfold.cu") };
 
-/// A [`Plan`] and its tables on a device. Made once for a geometry and a size of batch.
+/// A [`Plan`] and its tables on a device. Made once for a geometry and the largest batch.
 #[derive(Debug)]
 pub struct DevicePlan {
     plan: Plan,
@@ -89,7 +89,7 @@ impl DevicePlan {
 /// [`CudaError::Launch`], and those of compilation.
 ///
 /// # Panics
-/// If shapes disagree, or the plan was made for another type or number of images.
+/// If shapes disagree, or the plan was made for another type or fewer images.
 pub fn covariance<I: Input>(
     out: ViewMut<'_, I::Acc, 3>,
     x: View<'_, I, 5>,
@@ -101,7 +101,8 @@ pub fn covariance<I: Input>(
     let conv = plan.plan.conv();
     let (groups, size) = (conv.groups(), conv.factor_size());
     assert_eq!(out.shape(), [groups, size, size], "conv covariance: the output's shape");
-    assert_eq!(x.shape(), conv.input_shape(plan.plan.images), "conv covariance: the images' shape");
+    assert_eq!(x.shape(), conv.input_shape(x.shape()[0]), "conv covariance: the images' shape");
+    assert!(x.shape()[0] <= plan.plan.images, "conv covariance: a plan for {} images", plan.plan.images);
     assert!(plan.plan.suits::<I>(), "conv covariance: a plan for another type");
     out.as_view().check_device("out", stream)?;
     x.check_device("x", stream)?;
@@ -190,18 +191,18 @@ pub fn scratch<I: Input>(plan: &Plan, sharing: Sharing) -> ScratchReq {
     let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
     let acc = |sizes: &[usize]| product(sizes).map_or(ScratchReq::OVERFLOW, ScratchReq::new::<I::Acc>);
     let groups = conv.groups();
-    let slots = |cut: &Cut| cut.slots().map_or(ScratchReq::OVERFLOW, |slots| acc(&[groups, slots]));
+    let slots = |slots: Option<usize>| slots.map_or(ScratchReq::OVERFLOW, |slots| acc(&[groups, slots]));
     let windows = acc(&[groups, plan.images, conv.features()]);
     let form = match &plan.form {
         Form::Plain => ScratchReq::EMPTY,
-        Form::Unfold(cut) => slots(cut),
+        Form::Unfold(cut) => slots(cut.slots()),
         // Pixels that do not follow on one another are unfolded.
         Form::Pixels(pixels) => {
             let rung = covariance::Rung::Tiles { math: plan.math, tile: pixels.tile };
             let (triangle, blend) = (Triangle::Full, Blend::set(num_traits::One::one()));
             let spec = pixel_spec(plan, &ConvSpec::<I::Acc> { sharing, triangle, blend });
             let shape = [plan.images, conv.positions(), conv.features()];
-            covariance::scratch_by::<I>(rung, shape, &spec).or(slots(&cut(conv, plan.images * conv.positions())))
+            covariance::scratch_by::<I>(rung, shape, &spec).or(slots(most_slots(conv, plan.images * conv.positions())))
         }
         Form::Correlation(tables) => {
             let [z, y, x] = tables.pitch;
@@ -215,6 +216,6 @@ pub fn scratch<I: Input>(plan: &Plan, sharing: Sharing) -> ScratchReq {
     };
     match sharing {
         Sharing::Expand => form,
-        Sharing::Reduce => windows.and(slots(&cut(conv, plan.images))),
+        Sharing::Reduce => windows.and(slots(most_slots(conv, plan.images))),
     }
 }

@@ -146,7 +146,7 @@ pub(super) struct Correlate {
     pub(super) partials_step: i64,
     pub(super) steps: [i32; 4],
     pub(super) width: i32,
-    pub(super) reserved: i32,
+    pub(super) batch: i32,
 }
 
 /// `conv_fold_*`

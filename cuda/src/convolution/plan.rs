@@ -48,7 +48,8 @@ pub(super) enum Form {
     Correlation(Box<Tables>),
 }
 
-/// What is computed for a geometry and a number of images; printable.
+/// What is computed for a geometry and a number of images, or fewer: then the same is left out at the end, so that the result has the bits that images of zeros in their
+/// place would give. Printable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
     pub(super) conv: Conv,
@@ -61,7 +62,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan with fewest multiply-adds, of whole tiles, for `images` images of elements `I`.
+    /// The plan with fewest multiply-adds, of whole tiles, for `images` images of elements `I`, or fewer.
     ///
     /// # Errors
     /// [`CudaError::TooLarge`]: sizes beyond `2^30`.
@@ -133,7 +134,7 @@ impl Plan {
         &self.conv
     }
 
-    /// Images of a batch.
+    /// Images of the largest batch.
     pub fn images(&self) -> usize {
         self.images
     }
@@ -143,7 +144,7 @@ impl Plan {
         self.kind == Kind::of::<I>()
     }
 
-    /// Multiply-adds of whole tiles, all groups and images.
+    /// Multiply-adds of whole tiles, all groups, of the largest batch.
     pub fn multiply_adds(&self) -> u64 {
         let rows = self.images * self.conv.positions();
         let group = match &self.form {
@@ -159,7 +160,7 @@ impl Plan {
         self.gain.saturating_mul(self.conv.groups() as u64)
     }
 
-    /// Roundings that bound the error of an entry, the bias's row aside: see [`Math::depth`].
+    /// Roundings that bound the error of an entry of the largest batch's, the bias's row aside: see [`Math::depth`].
     pub fn depth(&self) -> usize {
         let rows = self.images * self.conv.positions();
         match &self.form {
@@ -208,6 +209,12 @@ pub(super) fn cut(conv: &Conv, rows: usize) -> Cut {
     let one = Cut::with_tile(Tile::SMALL, conv.factor_size(), rows);
     let chunk = (one.chunk.saturating_mul(conv.groups())).min(rows.next_multiple_of(one.chunk.max(1))).min(MOST);
     Cut { chunk: chunk.max(one.chunk), chunks: rows.div_ceil(chunk.max(1)).max(1), ..one }
+}
+
+/// Elements of scratch of a group that are enough for [`cut`] of so many rows, and of fewer.
+pub(super) fn most_slots(conv: &Conv, rows: usize) -> Option<usize> {
+    let one = Cut::most_chunks(Tile::SMALL, conv.factor_size(), rows);
+    Cut { chunks: one.div_ceil(conv.groups()).max(rows.div_ceil(MOST)).max(1), ..cut(conv, rows) }.slots()
 }
 
 /// Multiply-adds of its whole tiles.

@@ -1,6 +1,6 @@
 //! Plans and tables on the host: what the device will do, counted.
 
-use super::plan::{Form, Plan, Rung};
+use super::plan::{Form, Plan, Rung, cut, most_slots};
 use super::tables::{Divisor, Tables};
 use crate::error::CudaError;
 use crate::tile::{Math, Tile};
@@ -251,4 +251,18 @@ fn sizes_that_do_not_fit_are_named() {
     assert_eq!(named(grouped.expect("groups"), 1), "groups");
     let one = Rung::Correlation { tile: Tile::SMALL, rows: 1, columns: 1 };
     assert!(Plan::with_rung::<f32>(&conv(3, 5), 2, Math::Fma, one).is_ok());
+}
+
+#[test]
+fn scratch_of_a_batch_is_enough_for_fewer_rows() {
+    for groups in [1, 2, 3, 7] {
+        let conv = Conv::new(groups, groups, [axis(3, 3, 1, 1, [0, 0])]).expect("a geometry");
+        let conv = conv.with_groups(groups).expect("groups");
+        let mut most = 0;
+        for rows in (0..70_000).step_by(13) {
+            most = most.max(cut(&conv, rows).slots().expect("small"));
+            let enough = most_slots(&conv, rows).expect("small");
+            assert!(most <= enough, "{groups} groups, {rows} rows: {most} of {enough}");
+        }
+    }
 }

@@ -84,6 +84,26 @@ fn outputs_of_every_layout_blend_and_triangle() {
     }
 }
 
+/// A plan for six images serves fewer: also where whole chunks of their depth are left out.
+#[test]
+fn fewer_images_than_the_plan_is_for() {
+    let mut random = Random::new(7);
+    let most = 6;
+    for (number, conv) in convolutions().into_iter().chain([large()]).enumerate() {
+        let all = plans::<f32>(&conv, most);
+        for n in [1, 5] {
+            let problem = Problem::integers(conv, n, &mut random);
+            let some = [all[0].clone(), all[1 + (number + n) % (all.len() - 1)].clone()];
+            assert_exact::<f32>(&problem, &Request::default(), &some, &problem.expected(Sharing::Expand));
+        }
+    }
+}
+
+/// Of several chunks.
+fn large() -> Conv {
+    Conv::new(2, 1, [padded(20, 3), padded(21, 3)]).expect("a geometry")
+}
+
 /// The sum is empty, and meets the output as any other.
 #[test]
 fn no_images() {
@@ -92,9 +112,11 @@ fn no_images() {
         let size = conv.factor_size();
         let zeros = vec![Dense::zeros(size, size); conv.groups()];
         for (number, blend) in [[1.0, 0.0], [1.0, 0.5]].into_iter().enumerate() {
+            let request = Request { blend, ..Request::default() };
             for number in [number, number + 2, number + 3] {
-                check::<f32>(&problem, &Request { blend, ..Request::default() }, &zeros, number);
+                check::<f32>(&problem, &request, &zeros, number);
             }
+            assert_exact::<f32>(&problem, &request, &plans::<f32>(&conv, 3)[..1], &zeros);
         }
     }
 }

@@ -38,8 +38,9 @@ fn factors_are_the_cpus() {
             let out = foof::ViewMut::new(&mut expected, shape).expect("a view");
             foof::convolution::conv_input_factor_alloc(out, view, &plan, &options, Par::seq()).expect("a factor");
 
-            let plan = FactorPlan::new::<f32>(&conv, N, &stream).expect("a plan");
-            assert_eq!((plan.conv(), plan.images()), (&conv, N));
+            // For more images than there are.
+            let plan = FactorPlan::new::<f32>(&conv, N + 3, &stream).expect("a plan");
+            assert_eq!((plan.conv(), plan.images()), (&conv, N + 3));
             assert!(plan.to_string().contains("multiply-adds") && plan.multiply_adds() > 0, "{plan}");
             let x = Buffer::from_host(&stream, &x).expect("memory");
             let mut out = Buffer::from_host(&stream, &vec![1.0f32; expected.len()]).expect("memory");
@@ -100,7 +101,7 @@ fn bad_input_is_named() {
     };
     shape(refused(&stream, [1, 576, 575], x, &plan, &good, &mut scratch), "out");
     shape(refused(&stream, out, [N, C, 4, 8], &plan, &good, &mut scratch), "inputs");
-    parameter(refused(&stream, out, [N - 1, C, 8, 4], &plan, &good, &mut scratch), "plan");
+    parameter(refused(&stream, out, [N + 1, C, 8, 4], &plan, &good, &mut scratch), "plan");
     for (options, named) in [
         (FactorOptions { decay: 1.0, ..good }, "decay"),
         (FactorOptions { centring: Centring::Centred, ..good }, "centring"),

@@ -40,6 +40,22 @@ fn arguments_are_named_as_on_the_cpu() {
     assert!(matches!(error, Error::Parameter { name: "rows_per_datapoint", .. }), "{error}");
 }
 
+/// Steps of zero repeat a row as often as a shape says.
+#[test]
+fn more_rows_than_a_grid_has_blocks_for_are_refused() {
+    let stream = stream!();
+    let from = Memory::from_host(&stream, &[1.0f32; 3]).expect("memory");
+    let mut out = Memory::from_host(&stream, &[7.0f32; 9]).expect("memory");
+    let most = 65_535 << 30;
+    for (shape, value) in [([1 << 46, 1, 3], 1 << 46), ([1 << 40, 1 << 20, 3], 1 << 60)] {
+        let (target, x) = (out.view_mut([3, 3]).expect("inside"), from.strided(0, shape, [0, 0, 1]).expect("inside"));
+        let mut scratch = Scratch::new(&stream, ScratchReq::EMPTY).expect("memory");
+        let error = input_factor(target, x, &FactorOptions::default(), &stream, &mut scratch).expect_err("refused");
+        assert_eq!(error, Error::Cuda(CudaError::TooLarge { what: "rows", value, most }));
+    }
+    assert_eq!(out.to_host(&stream).expect("copied"), [7.0; 9], "as it was");
+}
+
 #[test]
 fn an_empty_batch_has_no_mean() {
     let stream = stream!();

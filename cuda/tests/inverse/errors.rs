@@ -135,6 +135,52 @@ fn calls_in_flight_keep_their_outcomes() {
     assert_eq!(third, [0.0625; 5]);
 }
 
+/// What the caller has back can be changed, pinned or not, and what a dropped outcome's work still reads is left alone.
+#[test]
+fn dampings_are_copied_before_the_call_returns() {
+    let stream = stream!();
+    let context = stream.device().context();
+    // SAFETY: written before it is read.
+    let mut pinned = unsafe { context.alloc_pinned::<f32>(1) }.expect("memory");
+    let a = Buffer::from_host(&stream, &[4.0f32]).expect("memory");
+    let mut outs = [7.0f32; 3].map(|value| Buffer::from_host(&stream, &[value]).expect("memory"));
+    let mut scratch = Scratch::new(&stream, batched_damped_inverse_scratch::<f32>([1, 1])).expect("memory");
+    emulation::set_lazy(1);
+    for (out, damping) in outs.iter_mut().zip([0.0, 12.0, 60.0]) {
+        pinned.as_mut_slice().expect("pinned")[0] = damping;
+        let (to, from) = (out.view_mut([1, 1, 1]).expect("fits"), a.view([1, 1, 1]).expect("fits"));
+        let dampings = Dampings::Each(pinned.as_slice().expect("pinned"));
+        let pending = batched_damped_inverse(to, from, 1.0, dampings, Triangle::Full, &stream, &mut scratch);
+        drop(pending.expect("enqueued"));
+    }
+    emulation::set_lazy(0);
+    assert_eq!(outs.map(|out| out.to_host(&stream).expect("copied")[0]), [0.25, 0.0625, 0.015625]);
+}
+
+/// A kernel that fails while it runs is met by the wait, and whoever asks whether to wait is not kept asking.
+#[test]
+fn a_failure_while_running_is_met_by_the_wait() {
+    const ILLEGAL_ADDRESS: i32 = 700;
+    let stream = stream!();
+    let a = Buffer::from_host(&stream, &[4.0f32]).expect("memory");
+    let mut out = Buffer::from_host(&stream, &[7.0f32]).expect("memory");
+    let mut scratch = Scratch::new(&stream, batched_damped_inverse_scratch::<f32>([1, 1])).expect("memory");
+    let mut enqueue = || {
+        let (to, from) = (out.view_mut([1, 1, 1]).expect("fits"), a.view([1, 1, 1]).expect("fits"));
+        batched_damped_inverse(to, from, 1.0, Dampings::Same(0.0), Triangle::Full, &stream, &mut scratch)
+    };
+    let pending = enqueue().expect("enqueued");
+    if !emulation::fail_next("cuEventQuery", ILLEGAL_ADDRESS) {
+        return;
+    }
+    assert!(pending.is_ready());
+    emulation::fail_next("cuEventSynchronize", ILLEGAL_ADDRESS);
+    let error = pending.wait().expect_err("failed");
+    let Error::Cuda(CudaError::Launch { kernel, name, .. }) = &error else { panic!("{error}") };
+    assert_eq!((*kernel, name.as_str()), ("damped_inverse_registers16_f32", "CUDA_ERROR_ILLEGAL_ADDRESS"));
+    assert_eq!(enqueue().expect("the stand-in can be used again").wait(), Ok(()));
+}
+
 /// In steady state nothing is allocated on the device.
 #[test]
 fn steady_state_allocates_nothing() {
