@@ -13,6 +13,15 @@ pub(crate) fn temporary_scratch<T: Element>(n: usize) -> StackReq {
     StackReq::new::<T>(n)
 }
 
+/// A list of `items`, if none is an error; [`StackReq::new`] of as many.
+pub(crate) fn list<X>(
+    stack: &mut MemStack,
+    items: impl Iterator<Item = Result<X, Error>> + Clone,
+) -> Result<(DynArray<'_, X>, &mut MemStack), Error> {
+    items.clone().try_for_each(|item| item.map(drop))?;
+    Ok(stack.collect(items.filter_map(Result::ok)))
+}
+
 /// Calls `f` with scratch made for it: what every `*_alloc` twin does.
 pub(crate) fn with_scratch<R>(req: StackReq, f: impl FnOnce(&mut MemStack) -> R) -> R {
     f(MemStack::new(&mut MemBuffer::new(req)))

@@ -6,16 +6,18 @@ use foof::convolution::{
     conv_weight_gradient, conv_weight_gradient_scratch,
 };
 use foof::covariance::FactorOptions;
+use foof::fisher::{dense_fisher, dense_fisher_scratch};
 use foof::inverse::{DampedInverse, damped_inverse, damped_inverse_scratch, damped_inverses, damped_inverses_scratch};
 use foof::laplace::{Laplace, Prior};
 use foof::layer::Layer;
 use foof::optim::{
-    Ekfac, EkfacOptions, Foof, FoofOptions, Gradient, Kfac, KfacDamping, KfacOptions, Observation, Optimizer,
-    Preconditioner, Schedule, StepOptions,
+    Ekfac, EkfacOptions, FisherBlocks, Foof, FoofOptions, Gradient, Kfac, KfacDamping, KfacOptions, NaturalGradient,
+    NaturalGradientOptions, Observation, Optimizer, Order, Preconditioner, QuadraticModel, Schedule, StepOptions,
 };
 use foof::product::{product, product_scratch};
 use foof::woodbury::{
-    Direction, LayerBatch, Refinement, Woodbury, WoodburyOptions, natural_gradient, natural_gradient_scratch,
+    Direction, LayerBatch, Refinement, SystemPrecision, Woodbury, WoodburyOptions, natural_gradient,
+    natural_gradient_scratch,
 };
 use foof::{Blend, Error, MatMut, MatRef, MemBuffer, MemStack, Par, Sampler, StackReq, Triangle, View, ViewMut};
 use foof_oracle::{Dense, Random};
@@ -277,6 +279,88 @@ fn natural_gradients(par: Par) -> [usize; 2] {
     [whole, count(|| again(&mut memory))]
 }
 
+/// Allocations of a network's steps by the natural gradient, refreshed before and after them, with mini-batches of two sizes; and of steps by the
+/// quadratic model.
+fn natural_steps(options: NaturalGradientOptions, par: Par) -> [usize; 2] {
+    let conv = Conv::new(8, 16, [Axis::new(8, 3).padding(1), Axis::new(8, 3).padding(1)]).expect("a convolution");
+    let shared = Layer::dense(20, 8).and_then(|layer| layer.with_positions(3)).expect("a layer").with_bias();
+    let layers = [Layer::conv(conv), shared, Layer::dense(150, 40).expect("a layer").with_bias()];
+    let n = 30;
+    let mut random = Random::new(7);
+    let tensors: [[Vec<f32>; 2]; 3] =
+        [[512, 1024], [60, 24], [150, 40]].map(|lens| lens.map(|len| values(&mut random, [n, len])));
+    let images = |side: usize, n: usize| {
+        let channels = [8, 16][side];
+        View::new(&tensors[0][side][..n * channels * 64], [n, channels, 8, 8]).expect("the shape")
+    };
+    let rows = |l: usize, side: usize, n: usize| {
+        let d = [[20, 8], [150, 40]][l - 1][side];
+        let count = tensors[l][side].len() / 30 / d * n;
+        view(&tensors[l][side][..count * d], [count, d])
+    };
+    let seen = [n, n / 3].map(|n| {
+        let rows = |l| Observation::new(rows(l, 0, n)).with_errors(rows(l, 1, n));
+        [Observation::new(images(0, n)).with_errors(images(1, n)), rows(1), rows(2)]
+    });
+    let batch = [
+        LayerBatch::new(&layers[0], images(0, n), images(1, n)),
+        LayerBatch::new(&layers[1], rows(1, 0, n), rows(1, 1, n)),
+        LayerBatch::new(&layers[2], rows(2, 0, n), rows(2, 1, n)),
+    ]
+    .map(|batch| batch.expect("the layers' shapes"));
+    let matrices = layers.map(|layer| values(&mut random, layer.weight_shape()));
+    let matrix = |l: usize| Gradient::Matrix(view(&matrices[l], layers[l].weight_shape()));
+    let low_rank = |l, n: usize| {
+        let (inputs, errors) = (rows(l, 0, n), rows(l, 1, n));
+        Gradient::LowRank { inputs, errors, scale: 1.0 / n as f32 }
+    };
+    let gradients = [[matrix(0), matrix(1), matrix(2)], [matrix(0), low_rank(1, n), low_rank(2, n)]];
+    let mut optimizer = NaturalGradient::<f32>::new(&layers, options, par).expect("valid options");
+    optimizer.observe(&seen[0]).expect("finite");
+    optimizer.refresh().expect("definite");
+    let mut weights = layers.map(|layer| values(&mut random, layer.weight_shape()));
+    let [a, b, c] = &mut weights;
+    let mut weights = [(a, 0), (b, 1), (c, 2)]
+        .map(|(w, l): (&mut Vec<f32>, usize)| MatMut::new(w, layers[l].weight_shape()).expect("the shape"));
+    let mut train = |by_model: bool| {
+        for t in 0..6 {
+            let (gradients, seen) = (&gradients[t / 3], &seen[t % 2]);
+            match by_model {
+                false => optimizer.step(&mut weights, gradients, seen).expect("a step"),
+                true => drop(optimizer.step_by_model(&mut weights, gradients, seen, &batch, 0.0).expect("a step")),
+            }
+        }
+    };
+    [false, true].map(|by_model| {
+        // Three mini-batches are kept, each of which grows.
+        (0..2).for_each(|_| train(by_model));
+        count(|| train(by_model))
+    })
+}
+
+/// Allocations of a quadratic model and of a dense Fisher matrix with scratch.
+fn models(par: Par) -> [usize; 2] {
+    let layer = Layer::dense(20, 8).and_then(|layer| layer.with_positions(3)).expect("a layer").with_bias();
+    let mut random = Random::new(8);
+    let [x, e, d] = [[30, 20], [30, 8], [8, 21]].map(|shape| values(&mut random, shape));
+    let batch = [LayerBatch::new(&layer, view(&x, [30, 20]), view(&e, [30, 8])).expect("the layer's shapes")];
+    let (gradient, direction) = ([Direction::LowRank { batch: batch[0], scale: 0.1 }], [view(&d, [8, 21])]);
+    let mut memory =
+        MemBuffer::new(QuadraticModel::scratch(&batch, &gradient, par).or(dense_fisher_scratch(&batch, par)));
+    let mut fisher = vec![0.0; 168 * 168];
+    let model = |stack: &mut MemStack| {
+        QuadraticModel::new(&batch, &gradient, &direction, Some(&direction), par, stack).expect("valid");
+    };
+    let mut matrix = |stack: &mut MemStack| {
+        let out = MatMut::new(&mut fisher, [168; 2]).expect("a view");
+        dense_fisher(out, &batch, par, stack).expect("valid");
+    };
+    let stack = MemStack::new(&mut memory);
+    model(stack);
+    matrix(stack);
+    [count(|| model(stack)), count(|| matrix(stack))]
+}
+
 /// Allocations of samples of a posterior, three at a time: a convolution, a layer that shares weights.
 fn posterior_samples(par: Par) -> usize {
     let conv = Conv::new(4, 4, [Axis::new(8, 3).padding(1), Axis::new(8, 3).padding(1)]).expect("a convolution");
@@ -303,6 +387,8 @@ fn posterior_samples(par: Par) -> usize {
     draw();
     count(draw)
 }
+
+const ORDERS: [Order; 2] = [Order::RefreshFirst, Order::StepFirst];
 
 /// One test, so that no other runs beside it.
 #[test]
@@ -344,6 +430,24 @@ fn steady_state_allocates_nothing() {
                 (kernels(par), convolutions(par), foof, kfac, exact, ekfac)
             });
             assert_eq!(pool.install(|| natural_gradients(par)), [0; 2], "{what}: natural gradients");
+            for (blocks, order) in [FisherBlocks::Whole, FisherBlocks::Diagonal].into_iter().zip(ORDERS) {
+                for (precision, refinement) in
+                    [(SystemPrecision::Working, Refinement::None), (SystemPrecision::Double, Refinement::Once)]
+                {
+                    let schedule = Schedule { period: 1, observe: 1, initial: 1, order };
+                    let options = NaturalGradientOptions {
+                        blocks,
+                        precision,
+                        refinement,
+                        schedule,
+                        step,
+                        ..NaturalGradientOptions::new(10)
+                    };
+                    let steps = pool.install(|| natural_steps(options, par));
+                    assert_eq!(steps, [0; 2], "{what}: steps by {options:?}, and by the quadratic model");
+                }
+            }
+            assert_eq!(pool.install(|| models(par)), [0; 2], "{what}: quadratic model, dense Fisher matrix");
             assert_eq!(pool.install(|| posterior_samples(par)), 0, "{what}: samples of a posterior");
             assert_eq!(kernels, [0; 3], "{what}: product, inverse, list of inverses");
             assert_eq!(convolutions, [0; 5], "{what}: products and factors of a convolution");

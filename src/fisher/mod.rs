@@ -10,14 +10,16 @@
 //! | `v^T F v = \|G^T v\|²`, by step (1) alone | [`fisher_quadratic_form`] |
 //! | an elastic penalty `(c/2) v^T F v` with its gradient `c F v` (EWC) | [`quadratic_penalty`] |
 //! | `(F + lambda I)^-1 v`, of a loss's gradient for implicit differentiation | [`inverse_fisher_vector_product`] |
-//! | the rows `g_r`, and `F` itself, `[P, P]` | [`gradient_rows_alloc`], [`dense_fisher_alloc`] |
+//! | the rows `g_r`, and `F` itself, `[P, P]` | [`gradient_rows`], [`dense_fisher`] |
 //!
 //! Elastic weight consolidation is Kirkpatrick et al. 2017 (PNAS 114), with the diagonal of `F`; here `F` is whole. Benzing 2022, section C.3.
 
 mod dense;
 
 pub use crate::woodbury::natural_gradient as inverse_fisher_vector_product;
-pub use dense::{dense_fisher_alloc, gradient_rows_alloc};
+pub use dense::{
+    dense_fisher, dense_fisher_alloc, dense_fisher_scratch, gradient_rows, gradient_rows_alloc, gradient_rows_scratch,
+};
 
 use crate::dense::{temporary, temporary_scratch, with_scratch};
 use crate::error::{check_parameter, check_scratch};

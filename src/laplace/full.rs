@@ -106,15 +106,15 @@ impl<T: Element> Laplace<T> {
         for (l, (layer, prior)) in layers.iter().zip(priors).enumerate() {
             prior.check(layer.weight_shape()).map_err(|error| error.in_layer(l))?;
         }
-        let frame = Frame::new::<T>(layers, n, labels, par);
-        frame.check(observations)?;
-        let mut kept = Kept::new(&frame);
+        let frame = Frame::new::<T>(layers, labels, par);
+        frame.check(observations, n)?;
+        let mut kept = Kept::new(&frame, n);
         kept.copy(&frame, observations, n)?;
         for ((layer, prior), [_, errors]) in layers.iter().zip(priors).zip(&mut kept.tensors) {
             scale_errors(errors, layer, prior);
         }
         let scales: Vec<_> = priors.iter().map(Prior::input_deviations).collect();
-        let rows = frame.rows;
+        let rows = frame.rows(n);
         let (mut gram, mut factor) = (vec![T::zero(); rows * rows], vec![T::zero(); rows * rows]);
         let batch: Vec<_> = (0..layers.len()).map(|l| scaled(&frame, &kept, &scales, l)).collect::<Result<_, _>>()?;
         gradient_gram_alloc(MatMut::new(&mut gram, [rows; 2])?, &batch, Triangle::Lower, par)?;
@@ -122,6 +122,11 @@ impl<T: Element> Laplace<T> {
         // The Gram matrix is a mean over the datapoints.
         damped_cholesky_alloc(out, MatRef::new(&gram, [rows; 2])?, T::from_f64(n as f64), T::one(), par)?;
         Ok(Laplace { layers: layers.to_vec(), frame, kept, scales, priors: priors.to_vec(), factor, par })
+    }
+
+    /// `R`.
+    fn rows(&self) -> usize {
+        self.frame.rows(self.kept.datapoints())
     }
 
     /// Layer `l` in the units of its prior.
@@ -149,7 +154,7 @@ impl<T: Element> Laplace<T> {
         for (l, mean) in mean.iter().enumerate() {
             check_finite("mean", *mean).map_err(|error| error.in_layer(l))?;
         }
-        let rows = self.frame.rows;
+        let rows = self.rows();
         let (mut z, stack) = temporary::<T>(stack, count * rows);
         for (sample, z) in out.chunks_exact_mut(self.layers.len().max(1)).zip(z.chunks_exact_mut(rows.max(1))) {
             sample.iter_mut().for_each(|y| each_entry(y, |_, _, _| sampler.normal()));
@@ -166,7 +171,7 @@ impl<T: Element> Laplace<T> {
 
     /// Scratch of [`samples`](Self::samples) for `count` samples.
     pub fn samples_scratch(&self, count: usize) -> StackReq {
-        temporary_scratch::<T>(count.saturating_mul(self.frame.rows)).and(self.map_scratch(count))
+        temporary_scratch::<T>(count.saturating_mul(self.rows())).and(self.map_scratch(count))
     }
 
     /// One of [`samples`](Self::samples), with scratch of its own.
@@ -190,7 +195,7 @@ impl<T: Element> Laplace<T> {
     /// # Errors
     /// [`Error::Shape`] or [`Error::Scratch`]; `y` as it was.
     pub fn map(&self, y: &mut [MatMut<'_, T>], z: &mut [T], stack: &mut MemStack) -> Result<(), Error> {
-        let (rows, par, one) = (self.frame.rows, self.par, T::one());
+        let (rows, par, one) = (self.rows(), self.par, T::one());
         let count = self.check(y.iter().map(|y| y.shape()), "y")?;
         check_shape("z", &[count * rows], &[z.len()])?;
         check_scratch(stack, self.map_scratch(count))?;
@@ -214,7 +219,7 @@ impl<T: Element> Laplace<T> {
 
     /// Scratch of [`map`](Self::map) for `count` vectors.
     pub fn map_scratch(&self, count: usize) -> StackReq {
-        let solve = solve_scratch::<T>(self.frame.rows, count, self.par);
+        let solve = solve_scratch::<T>(self.rows(), count, self.par);
         (0..self.layers.len()).fold(solve, |req, l| match self.layer(l) {
             Ok(layer) => req.or(dots::scratch(&layer.0, self.par)).or(sum::scratch(&layer.0, None, self.par)),
             Err(_) => StackReq::OVERFLOW,
@@ -227,7 +232,7 @@ impl<T: Element> Laplace<T> {
     /// # Errors
     /// None for a posterior that was factored.
     pub fn log_det(&self) -> Result<T, Error> {
-        log_det(MatRef::new(&self.factor, [self.frame.rows; 2])?)
+        log_det(MatRef::new(&self.factor, [self.rows(); 2])?)
     }
 
     /// `v^T S0^-1 v`, summed over layers in `f64`.

@@ -1,9 +1,11 @@
 //! Step, momentum and damping from the exact quadratic model of the loss (Martens & Grosse 2015, sections 6.4 to 7).
 
-use crate::dense::with_scratch;
-use crate::error::{check_parameter, check_shape};
-use crate::woodbury::{Direction, LayerBatch, gradient_dots, gradient_dots_scratch};
-use crate::{Element, Error, MatRef, Par};
+use crate::dense::{temporary, temporary_scratch, with_scratch};
+use crate::error::{check_parameter, check_scratch};
+use crate::woodbury::batch::{check_batch, check_each};
+use crate::woodbury::steps::{dots_of, matrix_dots_scratch};
+use crate::woodbury::{Direction, LayerBatch};
+use crate::{Element, Error, MatRef, MemStack, Par, StackReq};
 
 /// The model `M(delta) - M(0) = grad . delta + delta^T (F + c I) delta / 2` of a loss `h`, for changes `delta = alpha D + mu D_prev` of the
 /// weights in two directions; `c = lambda + r`, damping and the coefficient of an l2 penalty `r |W|²/2` that `h` contains (whose gradient is
@@ -34,32 +36,51 @@ impl QuadraticModel {
     /// one matrix of the weights' shape for each layer. Sums over weights and rows in `f64`.
     ///
     /// # Errors
-    /// As [`gradient_dots`], and [`Error::Shape`] for directions of other shapes.
+    /// As [`gradient_dots`](crate::woodbury::gradient_dots), and [`Error::Shape`] for gradients or directions of other shapes.
     pub fn new<T: Element>(
         batch: &[LayerBatch<'_, T>],
         gradient: &[Direction<'_, T>],
         direction: &[MatRef<'_, T>],
         previous: Option<&[MatRef<'_, T>]>,
         par: Par,
+        stack: &mut MemStack,
     ) -> Result<Self, Error> {
-        check_shape("gradient", &[batch.len()], &[gradient.len()])?;
-        let rows = batch.first().map_or(0, LayerBatch::rows);
-        let dots = |of: &[MatRef<'_, T>]| -> Result<Vec<T>, Error> {
-            let (mut out, of) = (vec![T::zero(); rows], matrices(of));
-            let req = gradient_dots_scratch(batch, &of, par);
-            with_scratch(req, |stack| gradient_dots(&mut out, batch, &of, par, stack))?;
-            Ok(out)
-        };
-        let one = dots(direction)?;
-        let two = previous.map(dots).transpose()?.unwrap_or_default();
+        let [rows, _] = check_batch(batch)?;
+        check_each("gradient", batch, gradient.iter().map(Direction::shape))?;
+        check_scratch(stack, Self::scratch(batch, gradient, par))?;
+        let (mut one, stack) = temporary::<T>(stack, rows);
+        let (mut two, stack) = temporary::<T>(stack, rows);
+        dots_of(&mut one, batch, matrices(direction), par, stack)?;
+        if let Some(previous) = previous {
+            dots_of(&mut two, batch, matrices(previous), par, stack)?;
+        }
         let previous = previous.unwrap_or_default();
         let form = |a: &[T], b: &[T]| a.iter().zip(b).map(|(&a, &b)| Element::to_f64(a) * Element::to_f64(b)).sum();
-        let slope = |of: &[MatRef<'_, T>]| slope(gradient, of, par);
         Ok(QuadraticModel {
             curvatures: [form(&one, &one), form(&one, &two), form(&two, &two)],
             products: [product(direction, direction), product(direction, previous), product(previous, previous)],
-            slopes: [slope(direction)?, if previous.is_empty() { 0.0 } else { slope(previous)? }],
+            slopes: [slope(gradient, direction, par, stack)?, slope(gradient, previous, par, stack)?],
         })
+    }
+
+    /// Scratch of [`QuadraticModel::new`].
+    pub fn scratch<T: Element>(batch: &[LayerBatch<'_, T>], gradient: &[Direction<'_, T>], par: Par) -> StackReq {
+        model_scratch(batch, gradient.iter().copied(), par)
+    }
+
+    /// [`QuadraticModel::new`] with scratch of its own.
+    ///
+    /// # Errors
+    /// As [`QuadraticModel::new`].
+    pub fn new_alloc<T: Element>(
+        batch: &[LayerBatch<'_, T>],
+        gradient: &[Direction<'_, T>],
+        direction: &[MatRef<'_, T>],
+        previous: Option<&[MatRef<'_, T>]>,
+        par: Par,
+    ) -> Result<Self, Error> {
+        let req = Self::scratch(batch, gradient, par);
+        with_scratch(req, |stack| Self::new(batch, gradient, direction, previous, par, stack))
     }
 
     /// `[a, b; b, d]` of `alpha` and `mu`.
@@ -115,11 +136,25 @@ impl QuadraticModel {
     }
 }
 
-fn matrices<'a, T>(of: &[MatRef<'a, T>]) -> Vec<Direction<'a, T>>
-where
-    MatRef<'a, T>: Copy,
-{
-    of.iter().map(|&m| Direction::Matrix(m)).collect()
+/// Scratch of [`QuadraticModel::new`], of gradients in no list.
+pub(super) fn model_scratch<'u, T: Element>(
+    batch: &[LayerBatch<'_, T>],
+    gradient: impl Iterator<Item = Direction<'u, T>>,
+    par: Par,
+) -> StackReq {
+    let rows = batch.first().map_or(0, LayerBatch::rows);
+    let dots = batch.iter().map(|layer| matrix_dots_scratch(layer, par)).fold(StackReq::EMPTY, StackReq::or);
+    let slopes = gradient.map(|gradient| match gradient {
+        Direction::Matrix(_) => StackReq::EMPTY,
+        Direction::LowRank { batch, .. } => temporary_scratch::<T>(batch.rows()).and(matrix_dots_scratch(&batch, par)),
+    });
+    StackReq::all_of(&[temporary_scratch::<T>(rows); 2]).and(slopes.fold(dots, StackReq::or))
+}
+
+fn matrices<'s, 'a, T: Element>(
+    of: &'s [MatRef<'a, T>],
+) -> impl ExactSizeIterator<Item = Direction<'a, T>> + Clone + use<'s, 'a, T> {
+    of.iter().map(|&m| Direction::Matrix(m))
 }
 
 /// `sum_l <A_l, B_l>`
@@ -131,21 +166,21 @@ fn entries<T: Element>(a: MatRef<'_, T>) -> impl Iterator<Item = f64> {
     (0..a.rows()).flat_map(move |i| (0..a.cols()).map(move |j| Element::to_f64(a.at([i, j]))))
 }
 
-/// `grad . D`; of a low-rank gradient by step (1) of its own rows.
-fn slope<T: Element>(gradient: &[Direction<'_, T>], direction: &[MatRef<'_, T>], par: Par) -> Result<f64, Error> {
+/// `grad . D`, with checked gradients and as many directions or none; of a low-rank gradient by step (1) of its own rows.
+fn slope<T: Element>(
+    gradient: &[Direction<'_, T>],
+    direction: &[MatRef<'_, T>],
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<f64, Error> {
     let mut sum = 0.0;
     for (gradient, direction) in gradient.iter().zip(direction) {
         sum += match gradient {
-            Direction::Matrix(u) => {
-                check_shape("gradient", &direction.shape(), &u.shape())?;
-                product(&[*u], &[*direction])
-            }
+            Direction::Matrix(u) => product(&[*u], &[*direction]),
             Direction::LowRank { batch, scale } => {
-                let mut dots = vec![T::zero(); batch.rows()];
-                let (batch, of) = ([*batch], [Direction::Matrix(*direction)]);
-                let req = gradient_dots_scratch(&batch, &of, par);
-                with_scratch(req, |stack| gradient_dots(&mut dots, &batch, &of, par, stack))?;
-                let root = (batch[0].datapoints() as f64).sqrt();
+                let (mut dots, stack) = temporary::<T>(stack, batch.rows());
+                dots_of(&mut dots, &[*batch], matrices(&[*direction]), par, stack)?;
+                let root = (batch.datapoints() as f64).sqrt();
                 Element::to_f64(*scale) * root * dots.iter().map(|&dot| Element::to_f64(dot)).sum::<f64>()
             }
         };

@@ -298,7 +298,7 @@ impl<T: Element> Blocks<T> {
 }
 
 /// Takes the first `n` values.
-fn cut<'a, T>(rest: &mut &'a mut [T], n: usize) -> &'a mut [T] {
+pub(super) fn cut<'a, T>(rest: &mut &'a mut [T], n: usize) -> &'a mut [T] {
     let (first, last) = core::mem::take(rest).split_at_mut(n);
     *rest = last;
     first
@@ -310,10 +310,14 @@ fn square<T>(values: &[T], size: usize) -> MatRef<'_, T> {
 }
 
 fn square_mut<T>(values: &mut [T], size: usize) -> MatMut<'_, T> {
-    MatMut::new(values, [size, size]).unwrap_or_else(|error| unreachable!("a buffer of the right size: {error}"))
+    matrix_mut(values, [size, size])
 }
 
 /// A matrix in a buffer that was made for it.
 pub(super) fn matrix<T>(values: &[T], shape: [usize; 2]) -> MatRef<'_, T> {
     MatRef::new(values, shape).unwrap_or_else(|error| unreachable!("a buffer of the right size: {error}"))
+}
+
+pub(super) fn matrix_mut<T>(values: &mut [T], shape: [usize; 2]) -> MatMut<'_, T> {
+    MatMut::new(values, shape).unwrap_or_else(|error| unreachable!("a buffer of the right size: {error}"))
 }

@@ -7,25 +7,24 @@ use crate::layer::Layer;
 use crate::woodbury::LayerBatch;
 use crate::{Element, Error, Input, Par, View};
 
-/// The layers of a network as batches see them, and how many datapoints, and labels of each, a batch has, or may have.
+/// The layers of a network as batches see them, and how many labels each datapoint of a batch has.
 pub(crate) struct Frame {
     given: Vec<Layer>,
     /// The same, convolutions with three axes.
     layers: Vec<Layer>,
     /// Of the convolutions.
     plans: Vec<Option<FactorPlan>>,
-    /// `N` and `R = N C`.
-    pub(crate) datapoints: usize,
-    pub(crate) rows: usize,
+    /// `C`.
+    labels: usize,
 }
 
 impl Frame {
-    pub(crate) fn new<T: Element>(layers: &[Layer], datapoints: usize, labels: usize, par: Par) -> Self {
+    pub(crate) fn new<T: Element>(layers: &[Layer], labels: usize, par: Par) -> Self {
         let volumes = |layer: &Layer| layer.convolution().map_or(*layer, |conv| Layer::conv(conv.volumes()));
         let (given, layers): (_, Vec<Layer>) = (layers.to_vec(), layers.iter().map(volumes).collect());
         let plan = |layer: &Layer| layer.convolution().map(|conv| FactorPlan::new::<T>(conv, par));
         let plans = layers.iter().map(plan).collect();
-        Frame { given, layers, plans, datapoints, rows: datapoints.saturating_mul(labels) }
+        Frame { given, layers, plans, labels }
     }
 
     pub(crate) fn layers(&self) -> &[Layer] {
@@ -40,37 +39,33 @@ impl Frame {
         seen: Activations<'a, T>,
     ) -> Result<Datapoints<'a, '_, T>, Error> {
         let argument = if side == Side::Inputs { "inputs" } else { "errors" };
-        let count = if side == Side::Inputs { n } else { n * (self.rows / self.datapoints) };
+        let count = if side == Side::Inputs { n } else { self.rows(n) };
         let datapoints = seen.datapoints(argument, side, &self.given[l], self.plans[l].as_ref())?;
         seen.check_count(argument, count, &datapoints)?;
         seen.check_finite(argument)?;
         Ok(datapoints)
     }
 
-    /// Whether these are finite inputs and errors of a batch.
-    pub(crate) fn check<T: Element>(&self, observations: &[Observation<'_, T>]) -> Result<(), Error> {
-        self.check_all(observations, self.datapoints)
+    /// `R = N C`.
+    pub(crate) fn rows(&self, n: usize) -> usize {
+        n.saturating_mul(self.labels)
     }
 
-    /// The same of a batch that may have fewer datapoints, at least one, as many in all layers; returns how many.
-    pub(crate) fn check_at_most<T: Element>(&self, observations: &[Observation<'_, T>]) -> Result<usize, Error> {
-        check_shape("observations", &[self.layers.len()], &[observations.len()])?;
-        let n = match observations.first() {
-            None => self.datapoints,
-            Some(seen) => {
-                let inputs = seen.inputs.datapoints("inputs", Side::Inputs, &self.given[0], self.plans[0].as_ref());
-                inputs.map_err(|error| error.in_layer(0))?.count().min(self.datapoints)
-            }
-        };
-        self.check_all(observations, n).map(|()| n)
-    }
-
-    fn check_all<T: Element>(&self, observations: &[Observation<'_, T>], n: usize) -> Result<(), Error> {
+    /// Whether these are finite inputs and errors of a batch of `n` datapoints.
+    pub(crate) fn check<T: Element>(&self, observations: &[Observation<'_, T>], n: usize) -> Result<(), Error> {
         check_shape("observations", &[self.layers.len()], &[observations.len()])?;
         for (l, seen) in observations.iter().enumerate() {
             self.check_layer((l, n), seen).map_err(|error| error.in_layer(l))?;
         }
         Ok(())
+    }
+
+    /// How many datapoints a batch has, by the inputs of its first layer: at least one.
+    pub(crate) fn count<T: Element>(&self, observations: &[Observation<'_, T>]) -> Result<usize, Error> {
+        check_shape("observations", &[self.layers.len()], &[observations.len()])?;
+        let Some(seen) = observations.first() else { return Ok(1) };
+        let inputs = seen.inputs.datapoints("inputs", Side::Inputs, &self.given[0], self.plans[0].as_ref());
+        inputs.map(|inputs| inputs.count()).map_err(|error| error.in_layer(0))
     }
 
     fn check_layer<T: Element>(&self, (l, n): (usize, usize), seen: &Observation<'_, T>) -> Result<(), Error> {
@@ -80,9 +75,9 @@ impl Frame {
         self.datapoints((l, n), Side::Outputs, errors).map(|_| ())
     }
 
-    /// Shapes of a layer's inputs and errors.
-    fn shapes(&self, l: usize) -> [Vec<usize>; 2] {
-        let (layer, [n, r]) = (&self.layers[l], [self.datapoints, self.rows]);
+    /// Shapes of a layer's inputs and errors for `n` datapoints.
+    fn shapes(&self, l: usize, n: usize) -> [Vec<usize>; 2] {
+        let (layer, r) = (&self.layers[l], self.rows(n));
         match layer.convolution() {
             Some(conv) => [conv.input_shape(n).to_vec(), conv.output_shape(r).to_vec()],
             None => {
@@ -91,38 +86,71 @@ impl Frame {
             }
         }
     }
+
+    /// Lengths of a layer's inputs and errors for each datapoint.
+    fn lengths(&self, l: usize) -> [usize; 2] {
+        let layer = &self.layers[l];
+        let each = match layer.convolution() {
+            Some(conv) => [conv.input_shape(1).iter().product(), conv.output_shape(1).iter().product()],
+            None => [layer.inputs(), layer.outputs()].map(|d| d * layer.positions()),
+        };
+        [each[0], each[1].saturating_mul(self.labels)]
+    }
+
+    /// Whether `count` systems of `n` datapoints, and what is kept of them, can have addresses.
+    pub(crate) fn fits(&self, count: usize, n: usize) -> bool {
+        let (most, rows) = (isize::MAX as usize / 64, self.rows(n));
+        let fits = |sizes: [usize; 3]| sizes.into_iter().try_fold(1, usize::checked_mul).is_some_and(|all| all <= most);
+        let tensors = (0..self.layers.len()).flat_map(|l| self.lengths(l));
+        fits([count.max(1), rows, rows]) && tensors.into_iter().all(|each| fits([n, each, 1]))
+    }
+
+    /// Names and shapes of the tensors of a batch of `n` datapoints, in their order.
+    pub(crate) fn tensors(&self, n: usize, name: &str) -> Vec<(String, Vec<usize>)> {
+        let sides = |l| ["input", "error"].into_iter().zip(self.shapes(l, n));
+        let layer = |l| sides(l).map(move |(side, shape)| (format!("layer.{l}.{side}.{name}"), shape));
+        (0..self.layers.len()).flat_map(layer).collect()
+    }
 }
 
-/// Copies of a batch's inputs and errors, each contiguous.
+/// Copies of a batch's inputs and errors, each contiguous. Their memory grows to the largest batch kept.
 pub(crate) struct Kept<T> {
+    datapoints: usize,
     /// Inputs and errors of each layer.
     pub(crate) tensors: Vec<[Vec<T>; 2]>,
 }
 
 impl<T: Element> Kept<T> {
-    pub(crate) fn new(frame: &Frame) -> Self {
-        let zeros = |shape: Vec<usize>| vec![T::zero(); shape.iter().product()];
-        Kept { tensors: (0..frame.layers.len()).map(|l| frame.shapes(l).map(zeros)).collect() }
+    /// Zeros in the place of `n` datapoints.
+    pub(crate) fn new(frame: &Frame, n: usize) -> Self {
+        let tensors = frame.layers.iter().map(|_| [Vec::new(), Vec::new()]).collect();
+        let mut kept = Kept { datapoints: n, tensors };
+        kept.resize(frame, n);
+        kept
     }
 
-    /// Copies a batch of `n` datapoints that was checked. One that has fewer than the frame's `N` is filled up with zeros, whose gradients are zero, and
-    /// its errors are scaled by `sqrt(N / n)`: so `(1/N) sum_r g_r g_r^T` is `(1/n)` times the sum of the batch's own.
+    /// Makes room for `n` datapoints, whatever is in it.
+    pub(crate) fn resize(&mut self, frame: &Frame, n: usize) {
+        self.datapoints = n;
+        for (l, tensors) in self.tensors.iter_mut().enumerate() {
+            for (tensor, each) in tensors.iter_mut().zip(frame.lengths(l)) {
+                tensor.resize(each * n, T::zero());
+            }
+        }
+    }
+
+    /// `N`.
+    pub(crate) fn datapoints(&self) -> usize {
+        self.datapoints
+    }
+
+    /// Copies a batch of `n` datapoints that was checked.
     pub(crate) fn copy(&mut self, frame: &Frame, observations: &[Observation<'_, T>], n: usize) -> Result<(), Error> {
-        let scale = T::from_f64((frame.datapoints as f64 / n as f64).sqrt());
+        self.resize(frame, n);
         for (l, (seen, [x, e])) in observations.iter().zip(&mut self.tensors).enumerate() {
-            let whole = frame.datapoints;
-            let [x, e] = [x, e].map(|all| {
-                let each = all.len() / whole;
-                let (batch, rest) = all.split_at_mut(each * n);
-                rest.fill(T::zero());
-                batch
-            });
             copy(x, frame.datapoints((l, n), Side::Inputs, seen.inputs)?);
             if let Some(errors) = seen.errors {
                 copy(e, frame.datapoints((l, n), Side::Outputs, errors)?);
-            }
-            if n < whole {
-                e.iter_mut().for_each(|e| *e *= scale);
             }
         }
         Ok(())
@@ -131,28 +159,22 @@ impl<T: Element> Kept<T> {
     /// Layer `l`.
     pub(crate) fn layer(&self, frame: &Frame, l: usize) -> Result<LayerBatch<'_, T>, Error> {
         let (layer, [x, e]) = (&frame.layers[l], &self.tensors[l]);
+        let [n, r] = [self.datapoints, frame.rows(self.datapoints)];
         match layer.convolution() {
             Some(conv) => {
-                let [inputs, outputs] = [conv.input_shape(frame.datapoints), conv.output_shape(frame.rows)];
-                LayerBatch::new(layer, View::new(x, inputs)?, View::new(e, outputs)?)
+                LayerBatch::new(layer, View::new(x, conv.input_shape(n))?, View::new(e, conv.output_shape(r))?)
             }
             None => {
                 let t = layer.positions();
-                let x = View::new(x, [frame.datapoints, t, layer.inputs()])?;
-                LayerBatch::new(layer, x, View::new(e, [frame.rows, t, layer.outputs()])?)
+                let x = View::new(x, [n, t, layer.inputs()])?;
+                LayerBatch::new(layer, x, View::new(e, [r, t, layer.outputs()])?)
             }
         }
     }
 
-    /// Names and shapes of the tensors, in their order.
-    pub(crate) fn entries<'s>(&'s self, frame: &Frame, name: &str) -> Vec<(String, Vec<usize>, &'s [T])> {
-        let mut entries = Vec::new();
-        for (l, tensors) in self.tensors.iter().enumerate() {
-            for ((side, shape), values) in ["input", "error"].into_iter().zip(frame.shapes(l)).zip(tensors) {
-                entries.push((format!("layer.{l}.{side}.{name}"), shape, &values[..]));
-            }
-        }
-        entries
+    /// The tensors, in their order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &[T]> {
+        self.tensors.iter().flatten().map(|values| &values[..])
     }
 }
 

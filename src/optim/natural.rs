@@ -1,12 +1,13 @@
 //! The exact natural gradient of a kept mini-batch.
 
 use super::activations::Observation;
+use super::blocks::matrix_mut;
 use super::kept::{Frame, Kept};
 use super::optimizer::with_constant;
 use super::options::{Order, Schedule, StepOptions, check_factors};
 use super::preconditioner::{Entry, Preconditioner, State};
 use super::systems::Systems;
-use crate::dense::blend_into;
+use crate::dense::{blend_into, list};
 use crate::error::{check_parameter, check_scratch};
 use crate::kronecker::Gradient;
 use crate::layer::Layer;
@@ -32,8 +33,8 @@ pub struct NaturalGradientOptions {
     pub damping: f64,
     /// Which blocks of `F` are kept.
     pub blocks: FisherBlocks,
-    /// `N`, the datapoints of the mini-batch that `F` is made of, at most: a smaller one is filled up with gradients of zero, and `F` is the mean over its
-    /// own datapoints, at the cost of `N`.
+    /// The datapoints of a mini-batch that memory is taken for. `F` is of whatever mini-batch is observed, the mean over its own datapoints, and a
+    /// step costs what their number costs; one of more makes the memory grow, once.
     pub fisher_batch: usize,
     /// `C`, rows of errors for each of them: 1 for sampled or the data's labels; all labels, weighted, for the full Fisher matrix
     /// ([`labels::full_errors`](crate::labels::full_errors)).
@@ -50,7 +51,7 @@ pub struct NaturalGradientOptions {
 }
 
 impl NaturalGradientOptions {
-    /// The whole `F` of each step's own mini-batch of `fisher_batch` datapoints with one label each, `lambda = 1`, in the data's precision.
+    /// The whole `F` of each step's own mini-batch with one label for each of its datapoints, of which `fisher_batch` are expected, `lambda = 1`, in the data's precision.
     ///
     /// Observed before the step (`RefreshFirst`), with the gradient of the same mini-batch, this is the natural gradient of one mini-batch.
     /// Two independent ones, one for the gradient and one for `F`, remove a bias (Benzing 2022, I.5): show the step the observations of another
@@ -62,6 +63,9 @@ impl NaturalGradientOptions {
         NaturalGradientOptions { damping: 1.0, blocks, fisher_batch, labels: 1, precision, refinement, schedule, step }
     }
 }
+
+/// What a mini-batch must be.
+const FITS: &str = "a number whose systems fit in memory";
 
 /// The natural gradient's state: the mini-batch last observed, the one in use, and the factored systems `lambda I + G^T G` of the latter.
 pub struct FisherFactors<T> {
@@ -90,13 +94,12 @@ impl<T: Element> FisherFactors<T> {
         }
     }
 
-    /// The layers of system `s` in a kept mini-batch.
-    fn batch(&self, kept: usize, s: usize) -> Result<Vec<LayerBatch<'_, T>>, Error> {
-        self.members(s).map(|l| self.kept[kept].layer(&self.frame, l)).collect()
+    /// Equations of a system of a kept mini-batch.
+    fn rows(&self, kept: usize) -> usize {
+        self.frame.rows(self.kept[kept].datapoints())
     }
 
-    /// The mini-batch in use, layer by layer: what [`fisher`](crate::fisher) and [`woodbury`](crate::woodbury) take. One of fewer than `fisher_batch`
-    /// datapoints `n` is filled up with zeros, its errors times `sqrt(fisher_batch / n)`, which is the same `F`.
+    /// The mini-batch in use, layer by layer: what [`fisher`](crate::fisher) and [`woodbury`](crate::woodbury) take.
     ///
     /// # Errors
     /// [`Error::Missing`] before the first refresh.
@@ -132,11 +135,14 @@ impl<T: Element> State<T> for FisherFactors<T> {
     }
 
     fn check(&self, observations: &[Observation<'_, T>]) -> Result<(), Error> {
-        self.frame.check_at_most(observations).map(|_| ())
+        let n = self.frame.count(observations)?;
+        check_parameter("datapoints", n as f64, self.frame.fits(self.systems.count(), n), FITS)?;
+        self.frame.check(observations, n)
     }
 
     fn observe(&mut self, observations: &[Observation<'_, T>], _par: Par, _stack: &mut MemStack) -> Result<(), Error> {
-        let n = self.frame.check_at_most(observations)?;
+        self.check(observations)?;
+        let n = self.frame.count(observations)?;
         let free = (0..3).find(|&slot| slot != self.used && slot != self.running).unwrap_or(0);
         self.kept[free].copy(&self.frame, observations, n)?;
         self.running = free;
@@ -157,11 +163,13 @@ impl<T: Element> State<T> for FisherFactors<T> {
     }
 
     fn prepare_scratch(&self, par: Par) -> StackReq {
-        // Shapes do not change: those of any kept mini-batch are those of all.
-        let batches = (0..self.systems.count()).map(|s| self.batch(self.running, s));
-        batches.fold(self.systems.factor_scratch(par), |req, batch| {
-            req.or(batch.map_or(StackReq::OVERFLOW, |batch| self.systems.form_scratch(&batch, par)))
-        })
+        let layer = |l| match self.kept[self.running].layer(&self.frame, l) {
+            Ok(layer) => self.systems.form_scratch(&[layer], par),
+            Err(_) => StackReq::OVERFLOW,
+        };
+        let form = (0..self.layers.len()).map(layer).fold(StackReq::EMPTY, StackReq::or);
+        let list = StackReq::new::<LayerBatch<'_, T>>(self.layers.len());
+        list.and(form).or(self.systems.factor_scratch(self.rows(self.running), par))
     }
 
     fn commit(&mut self) {
@@ -174,14 +182,32 @@ impl<T: Element> State<T> for FisherFactors<T> {
     }
 
     fn entries(&self) -> Vec<Entry<'_, T>> {
-        let mut entries = self.kept[self.running].entries(&self.frame, "running");
-        entries.extend(self.kept[self.used].entries(&self.frame, "used"));
-        entries.extend(self.systems.entries());
-        entries
+        let kept = [self.running, self.used].map(|kept| &self.kept[kept]);
+        let names = ["running", "used"].into_iter().zip(kept).flat_map(|(name, kept)| {
+            let tensors = self.frame.tensors(kept.datapoints(), name).into_iter().zip(kept.values());
+            tensors.map(|((name, shape), values)| (name, shape, values))
+        });
+        names.chain(self.systems.entries()).collect()
+    }
+
+    fn datapoints(&self, first: &dyn Fn(&str) -> Option<usize>) -> [usize; 2] {
+        ["running", "used"].map(|kept| first(&format!("layer.0.input.{kept}")).unwrap_or(0).max(1))
+    }
+
+    fn shapes(&self, datapoints: [usize; 2]) -> Vec<(String, Vec<usize>)> {
+        let tensors = ["running", "used"].into_iter().zip(datapoints).flat_map(|(name, n)| self.frame.tensors(n, name));
+        tensors.chain(self.systems.shapes(self.frame.rows(datapoints[1]))).collect()
+    }
+
+    fn resize(&mut self, datapoints: [usize; 2]) {
+        (self.running, self.used) = (0, 1);
+        for (kept, n) in self.kept.iter_mut().zip(datapoints) {
+            kept.resize(&self.frame, n);
+        }
+        self.systems.resize(self.frame.rows(datapoints[1]));
     }
 
     fn entries_mut(&mut self) -> Vec<&mut [T]> {
-        (self.running, self.used) = (0, 1);
         let [running, used, _] = &mut self.kept;
         let tensors = running.tensors.iter_mut().chain(&mut used.tensors).flatten();
         tensors.map(|values| &mut values[..]).chain(self.systems.entries_mut()).collect()
@@ -206,19 +232,19 @@ impl<T: Element> Preconditioner<T> for FisherFactors<T> {
         for (name, value) in [("fisher_batch", options.fisher_batch), ("labels", options.labels)] {
             check_parameter(name, value as f64, value > 0, "a positive number")?;
         }
-        let frame = Frame::new::<T>(layers, options.fisher_batch, options.labels, par);
-        let fits = frame.rows.checked_mul(frame.rows).is_some_and(|entries| entries <= isize::MAX as usize / 64);
-        check_parameter("fisher_batch", options.fisher_batch as f64, fits, "a number whose square fits in memory")?;
+        let frame = Frame::new::<T>(layers, options.labels, par);
         let count = match options.blocks {
             FisherBlocks::Whole => 1.min(layers.len()),
             FisherBlocks::Diagonal => layers.len(),
         };
-        let systems = Systems::new(count, frame.rows, options.precision, T::from_f64(options.damping));
+        let n = options.fisher_batch;
+        check_parameter("fisher_batch", n as f64, frame.fits(count, n), FITS)?;
+        let systems = Systems::new(count, frame.rows(n), options.precision, T::from_f64(options.damping));
         let refined = match options.refinement {
             Refinement::None => Vec::new(),
             Refinement::Once => layers.iter().map(|layer| vec![T::zero(); layer.weights()]).collect(),
         };
-        let kept = [(); 3].map(|()| Kept::new(&frame));
+        let kept = [(); 3].map(|()| Kept::new(&frame, n));
         let (layers, options) = (layers.to_vec(), *options);
         let (running, used, backup) = (0, 1, 0);
         let (count, backup_count, ready) = (0, 0, false);
@@ -243,11 +269,10 @@ impl<T: Element> Preconditioner<T> for FisherFactors<T> {
     }
 
     fn rules(&self) -> Vec<(&'static str, String)> {
-        let NaturalGradientOptions { damping, blocks, fisher_batch, labels, precision, refinement, .. } = self.options;
+        let NaturalGradientOptions { damping, blocks, labels, precision, refinement, .. } = self.options;
         vec![
             ("damping", format!("{damping:?}")),
             ("blocks", format!("{blocks:?}")),
-            ("fisher_batch", fisher_batch.to_string()),
             ("labels", labels.to_string()),
             ("precision", format!("{precision:?}")),
             ("refinement", format!("{refinement:?}")),
@@ -276,39 +301,46 @@ impl<T: Element> Preconditioner<T> for FisherFactors<T> {
             return Err(Error::Missing { what: "observations", needed_for });
         }
         check_scratch(stack, self.prepare_scratch(par))?;
+        self.systems.begin(self.rows(self.running));
         for s in 0..self.systems.count() {
-            let batch: Result<Vec<_>, _> =
-                self.members(s).map(|l| self.kept[self.running].layer(&self.frame, l)).collect();
-            self.systems.form(s, &batch?, par, stack)?;
+            let layers = self.members(s).map(|l| self.kept[self.running].layer(&self.frame, l));
+            let (batch, stack) = list(stack, layers)?;
+            self.systems.form(s, &batch, par, stack)?;
         }
         self.systems.factor(T::from_f64(self.options.damping), par, stack)
     }
 
     fn gather(&mut self, gradients: &[Gradient<'_, T>], par: Par, stack: &mut MemStack) -> Result<(), Error> {
+        check_scratch(stack, self.gather_scratch(gradients, par))?;
         for s in 0..self.systems.count() {
-            let members = self.members(s);
-            let frame = &self.frame;
-            let batch: Vec<_> =
-                members.clone().map(|l| self.kept[self.used].layer(frame, l)).collect::<Result<_, _>>()?;
+            let (members, frame) = (self.members(s), &self.frame);
+            let layers = members.clone().map(|l| self.kept[self.used].layer(frame, l));
+            let (batch, stack) = list(stack, layers)?;
             let directions = members.clone().map(|l| direction(&frame.layers()[l], gradients[l]));
-            let u: Vec<_> = directions.collect::<Result<_, _>>()?;
-            let mut out = Vec::new();
-            for (x, l) in self.refined.iter_mut().zip(0..).filter(|(_, l)| members.contains(l)) {
-                out.push(MatMut::new(x, self.layers[l].weight_shape())?);
+            let (u, stack) = list(stack, directions)?;
+            if self.refined.is_empty() {
+                self.systems.solve(s, &batch, &u, None, par, stack)?;
+                continue;
             }
-            let refined = (self.options.refinement == Refinement::Once).then_some(&mut out[..]);
-            self.systems.solve(s, &batch, &u, refined, par, stack)?;
+            let out = self.refined[members.clone()].iter_mut().zip(&self.layers[members]);
+            let (mut out, stack) = stack.collect(out.map(|(x, layer)| matrix_mut(x, layer.weight_shape())));
+            self.systems.solve(s, &batch, &u, Some(&mut out), par, stack)?;
         }
         Ok(())
     }
 
     fn gather_scratch(&self, gradients: &[Gradient<'_, T>], par: Par) -> StackReq {
-        let each = |s: usize| -> Result<StackReq, Error> {
-            let members = self.members(s).map(|l| direction(&self.frame.layers()[l], gradients[l]));
-            let u: Vec<_> = members.collect::<Result<_, _>>()?;
-            Ok(self.systems.solve_scratch(&self.batch(self.used, s)?, &u, self.options.refinement, par))
+        let each = |s: usize| -> StackReq {
+            let members = self.members(s);
+            let layers = members.clone().filter_map(|l| {
+                let layer = self.kept[self.used].layer(&self.frame, l).ok()?;
+                Some((layer, direction(&self.frame.layers()[l], gradients[l]).ok()?))
+            });
+            let (count, solve) = (members.len(), self.systems.solve_scratch(layers, self.options.refinement, par));
+            let [batch, u] = [StackReq::new::<LayerBatch<'_, T>>(count), StackReq::new::<Direction<'_, T>>(count)];
+            StackReq::all_of(&[batch, u, StackReq::new::<MatMut<'_, T>>(count), solve])
         };
-        (0..self.systems.count()).fold(StackReq::EMPTY, |req, s| req.or(each(s).unwrap_or(StackReq::OVERFLOW)))
+        (0..self.systems.count()).map(each).fold(StackReq::EMPTY, StackReq::or)
     }
 
     /// `out <- beta out + (alpha / lambda) (U - G w)`, with the `w` of [`gather`](Preconditioner::gather), or its refined answer.

@@ -1,16 +1,17 @@
 //! The optimiser around a preconditioner.
 
 use super::activations::Observation;
-use super::adaptive::{ModelStep, QuadraticModel};
+use super::adaptive::{ModelStep, QuadraticModel, model_scratch};
+use super::blocks::{cut, matrix, matrix_mut};
 use super::compare::blocks_cosine;
 use super::natural::direction;
 use super::options::{Order, Schedule, StepOptions, check_factors};
 use super::preconditioner::{Preconditioner, State};
-use crate::dense::blend_into;
+use crate::dense::{blend_into, list, temporary, temporary_scratch};
 use crate::error::{check_parameter, check_shape};
 use crate::kronecker::Gradient;
 use crate::layer::Layer;
-use crate::woodbury::LayerBatch;
+use crate::woodbury::{Direction, LayerBatch};
 use crate::{Bias, Blend, Element, Error, MatMut, MatRef, MemBuffer, MemStack, Par, StackReq};
 
 /// A preconditioner with schedule, momentum, weight decay and averaging. Memory grows to what the largest mini-batch needs and is then
@@ -148,21 +149,27 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         Ok(())
     }
 
-    /// Scratch for a step with these gradients, whose shapes are checked, and those of the outputs.
-    fn check_gradients(&self, out: &[MatMut<'_, T>], gradients: &[Gradient<'_, T>]) -> Result<StackReq, Error> {
+    /// Whether outputs and gradients are the layers'.
+    fn check_gradients(&self, out: &[MatMut<'_, T>], gradients: &[Gradient<'_, T>]) -> Result<(), Error> {
         let layers = self.layers();
         check_shape("weights", &[layers.len()], &[out.len()])?;
         check_shape("gradients", &[layers.len()], &[gradients.len()])?;
-        let mut req = StackReq::empty();
         for (l, layer) in layers.iter().enumerate() {
             let shape = layer.weight_shape();
             check_shape("weights", &shape, &out[l].shape())
                 .and_then(|()| check_form(layer, gradients[l]))
                 .and_then(|()| with_constant(layer, gradients[l]).check(shape))
                 .map_err(|error| error.in_layer(l))?;
-            req = req.or(precondition_scratch(&self.preconditioner, l, gradients[l].rows(), self.par));
         }
-        Ok(req.or(self.preconditioner.gather_scratch(gradients, self.par)))
+        Ok(())
+    }
+
+    /// Scratch for a step with checked gradients, by what is in use.
+    fn gradients_scratch(&self, gradients: &[Gradient<'_, T>]) -> StackReq {
+        let layer =
+            |(l, u): (usize, &Gradient<'_, T>)| precondition_scratch(&self.preconditioner, l, u.rows(), self.par);
+        let gather = self.preconditioner.gather_scratch(gradients, self.par);
+        gradients.iter().enumerate().map(layer).fold(gather, StackReq::or)
     }
 
     fn check_ready(&self) -> Result<(), Error> {
@@ -175,11 +182,12 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
     /// `D`, the preconditioned gradients; changes no state.
     ///
     /// # Errors
-    /// [`Error::Shape`] with the layer, [`Error::Parameter`] for a low-rank gradient of a convolution, [`Error::Missing`] before the first
-    /// refresh; outputs as they were.
+    /// [`Error::Shape`] with the layer, [`Error::Parameter`] for a low-rank gradient of a convolution, [`Error::EmptyBatch`] for one of no rows,
+    /// [`Error::Missing`] before the first refresh; outputs as they were.
     pub fn precondition(&mut self, out: &mut [MatMut<'_, T>], gradients: &[Gradient<'_, T>]) -> Result<(), Error> {
-        let req = self.check_gradients(out, gradients)?;
+        self.check_gradients(out, gradients)?;
         self.check_ready()?;
+        let req = self.gradients_scratch(gradients);
         let stack = self.memory.stack(req);
         self.preconditioner.gather(gradients, self.par, stack)?;
         for (l, out) in out.iter_mut().enumerate() {
@@ -223,8 +231,8 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
     ) -> Result<ModelStep, Error> {
         check_parameter("l2", l2, l2 >= 0.0 && l2.is_finite(), "a finite number, not negative")?;
         check_shape("batch", &[self.layers().len()], &[batch.len()])?;
-        self.advance(weights, gradients, observations, |optimizer, weights, gradients, req| {
-            optimizer.update_by_model(weights, gradients, req, batch, l2)
+        self.advance(weights, gradients, observations, |optimizer, weights, gradients| {
+            optimizer.update_by_model(weights, gradients, batch, l2)
         })
     }
 
@@ -234,9 +242,9 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         weights: &mut [MatMut<'_, T>],
         gradients: &[Gradient<'_, T>],
         observations: &[Observation<'_, T>],
-        update: impl FnOnce(&mut Self, &mut [MatMut<'_, T>], &[Gradient<'_, T>], StackReq) -> Result<R, Error>,
+        update: impl FnOnce(&mut Self, &mut [MatMut<'_, T>], &[Gradient<'_, T>]) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let mut req = self.check_gradients(weights, gradients)?;
+        self.check_gradients(weights, gradients)?;
         let (observing, refreshing) = (self.schedule.observes(self.t), self.schedule.refreshes(self.t));
         let refresh_first = refreshing && self.schedule.order == Order::RefreshFirst;
         if !refresh_first {
@@ -244,27 +252,27 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         }
         if observing {
             self.preconditioner.state().check(observations)?;
-            req = req.or(self.preconditioner.observe_scratch(observations, self.par));
         }
-        if refreshing {
-            req = req.or(self.preconditioner.state().prepare_scratch(self.par));
-        }
-        // What can fail comes first; what is refreshed is put to use before or after the weights change, as the order says.
-        let stack = self.memory.stack(req);
+        // What can fail comes first; what is refreshed is put to use before or after the weights change, as the order says. What is observed may
+        // have another size than what was before it: scratch is asked for as late as it is needed.
         if refreshing {
             self.preconditioner.state_mut().backup();
         }
         if observing {
-            self.preconditioner.observe(observations, self.par, stack)?;
+            let req = self.preconditioner.observe_scratch(observations, self.par);
+            self.preconditioner.observe(observations, self.par, self.memory.stack(req))?;
         }
-        if refreshing && let Err(error) = self.preconditioner.prepare(self.par, stack) {
-            self.preconditioner.state_mut().restore();
-            return Err(error);
+        if refreshing {
+            let req = self.preconditioner.state().prepare_scratch(self.par);
+            if let Err(error) = self.preconditioner.prepare(self.par, self.memory.stack(req)) {
+                self.preconditioner.state_mut().restore();
+                return Err(error);
+            }
         }
         if refresh_first {
             self.preconditioner.state_mut().commit();
         }
-        let updated = update(self, weights, gradients, req)?;
+        let updated = update(self, weights, gradients)?;
         if refreshing && !refresh_first {
             self.preconditioner.state_mut().commit();
         }
@@ -277,64 +285,65 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         &mut self,
         weights: &mut [MatMut<'_, T>],
         gradients: &[Gradient<'_, T>],
-        req: StackReq,
         batch: &[LayerBatch<'_, T>],
         l2: f64,
     ) -> Result<ModelStep, Error> {
-        let (par, set) = (self.par, Blend::set(T::one()));
-        let stack = self.memory.stack(req);
-        self.preconditioner.gather(gradients, par, stack)?;
-        let layers = self.preconditioner.state().layers().to_vec();
-        let mut directions: Vec<Vec<T>> = layers.iter().map(|layer| vec![T::zero(); layer.weights()]).collect();
-        for (l, d) in directions.iter_mut().enumerate() {
-            let d = MatMut::new(d, layers[l].weight_shape())?;
-            precondition(&self.preconditioner, l, d, set, gradients[l], par, stack)?;
+        let (par, req) = (self.par, self.model_scratch(gradients, batch));
+        let Optimizer { preconditioner, momentum, average, memory, step: options, t, .. } = self;
+        let all = memory.stack(req);
+        preconditioner.gather(gradients, par, all)?;
+        let layers = preconditioner.state().layers();
+        let (mut memory, stack) = temporary::<T>(all, weight_count(layers));
+        let mut rest = &mut memory[..];
+        for (l, layer) in layers.iter().enumerate() {
+            let d = matrix_mut(cut(&mut rest, layer.weights()), layer.weight_shape());
+            precondition(preconditioner, l, d, Blend::set(T::one()), gradients[l], par, stack)?;
         }
-        let u: Vec<_> =
-            layers.iter().zip(gradients).map(|(layer, &u)| direction(layer, u)).collect::<Result<_, _>>()?;
-        let previous = if self.momentum.is_empty() { None } else { Some(views(&self.momentum, &layers)?) };
-        let model = QuadraticModel::new(batch, &u, &views(&directions, &layers)?, previous.as_deref(), par)?;
-        let step = model.step_with_momentum(self.preconditioner.damping() + l2)?;
-        for (l, w) in weights.iter_mut().enumerate() {
-            let (d, alpha) = (MatRef::new(&directions[l], layers[l].weight_shape())?, T::from_f64(step.alpha));
-            match self.momentum.get_mut(l) {
+        let step = {
+            let (directions, stack) = stack.collect(matrices(&memory, layers));
+            let deltas = momentum.iter().zip(layers).map(|(delta, layer)| matrix(delta, layer.weight_shape()));
+            let (deltas, stack) = stack.collect(deltas);
+            let (u, stack) = list(stack, layers.iter().zip(gradients).map(|(layer, &u)| direction(layer, u)))?;
+            let previous = (!deltas.is_empty()).then_some(&deltas[..]);
+            let model = QuadraticModel::new(batch, &u, &directions, previous, par, stack)?;
+            model.step_with_momentum(preconditioner.damping() + l2)?
+        };
+        for (l, (w, d)) in weights.iter_mut().zip(matrices(&memory, layers)).enumerate() {
+            let alpha = T::from_f64(step.alpha);
+            match momentum.get_mut(l) {
                 None => blend_into(w.rb_mut(), Blend::add(alpha), d, par),
                 Some(delta) => {
-                    let mut delta = MatMut::new(delta, layers[l].weight_shape())?;
+                    let mut delta = matrix_mut(delta, d.shape());
                     blend_into(delta.rb_mut(), Blend { alpha, beta: T::from_f64(step.mu) }, d, par);
                     blend_into(w.rb_mut(), Blend::add(T::one()), delta.as_ref(), par);
                 }
             }
-            self.follow(l, w.as_ref())?;
+            follow(average.get_mut(l), options, *t, w.as_ref(), par);
         }
         Ok(step)
     }
 
-    /// `Wbar <- xi Wbar + (1 - xi) W` of a layer, if averages are kept.
-    fn follow(&mut self, l: usize, w: MatRef<'_, T>) -> Result<(), Error> {
-        if let (Some(average), Some(cap)) = (self.average.get_mut(l), self.step.polyak) {
-            let xi = T::from_f64((1.0 - 1.0 / (self.t + 1) as f64).min(cap));
-            let blend = Blend { alpha: T::one() - xi, beta: xi };
-            blend_into(MatMut::new(average, w.shape())?, blend, w, self.par);
-        }
-        Ok(())
+    /// Scratch of [`update_by_model`](Self::update_by_model).
+    fn model_scratch(&self, gradients: &[Gradient<'_, T>], batch: &[LayerBatch<'_, T>]) -> StackReq {
+        let layers = self.layers();
+        let directions = layers.iter().zip(gradients).filter_map(|(layer, &u)| direction(layer, u).ok());
+        let lists = [StackReq::new::<MatRef<'_, T>>(layers.len()); 2];
+        let u = StackReq::new::<Direction<'_, T>>(layers.len());
+        let model = StackReq::all_of(&lists).and(u).and(model_scratch(batch, directions, self.par));
+        let work = model.or(self.gradients_scratch(gradients));
+        temporary_scratch::<T>(weight_count(layers)).and(work)
     }
 
     /// `V <- mu V + D`, `W <- (1 - eta w) W - eta V`, `Wbar <- xi Wbar + (1 - xi) W`.
-    fn update(
-        &mut self,
-        weights: &mut [MatMut<'_, T>],
-        gradients: &[Gradient<'_, T>],
-        req: StackReq,
-    ) -> Result<(), Error> {
+    fn update(&mut self, weights: &mut [MatMut<'_, T>], gradients: &[Gradient<'_, T>]) -> Result<(), Error> {
         let StepOptions { learning_rate, momentum, momentum_start, weight_decay, .. } = self.step;
         let number = T::from_f64;
         let change = Blend { alpha: number(-learning_rate), beta: number(1.0 - learning_rate * weight_decay) };
         let mu = if self.t < momentum_start { T::zero() } else { number(momentum) };
+        let req = self.gradients_scratch(gradients);
         let stack = self.memory.stack(req);
         self.preconditioner.gather(gradients, self.par, stack)?;
         for (l, w) in weights.iter_mut().enumerate() {
-            let stack = self.memory.stack(req);
             let layer = self.preconditioner.state().layers()[l];
             match self.momentum.get_mut(l) {
                 // Without momentum one product changes the weights.
@@ -346,7 +355,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
                     blend_into(w.rb_mut(), change, v.as_ref(), self.par);
                 }
             }
-            self.follow(l, w.as_ref())?;
+            follow(self.average.get_mut(l), &self.step, self.t, w.as_ref(), self.par);
         }
         Ok(())
     }
@@ -372,10 +381,26 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
     }
 }
 
-/// Vectors of the layers' weights as matrices.
-fn views<'a, T: Element>(of: &'a [Vec<T>], layers: &[Layer]) -> Result<Vec<MatRef<'a, T>>, Error> {
-    let views = of.iter().zip(layers).map(|(values, layer)| MatRef::new(values, layer.weight_shape()));
-    Ok(views.collect::<Result<_, _>>()?)
+/// `Wbar <- xi Wbar + (1 - xi) W` of a layer at step `t`, if averages are kept.
+fn follow<T: Element>(average: Option<&mut Vec<T>>, step: &StepOptions, t: u64, w: MatRef<'_, T>, par: Par) {
+    if let (Some(average), Some(cap)) = (average, step.polyak) {
+        let xi = T::from_f64((1.0 - 1.0 / (t + 1) as f64).min(cap));
+        blend_into(matrix_mut(average, w.shape()), Blend { alpha: T::one() - xi, beta: xi }, w, par);
+    }
+}
+
+/// The weights of all layers.
+fn weight_count(layers: &[Layer]) -> usize {
+    layers.iter().map(Layer::weights).sum()
+}
+
+/// The layers' matrices in a vector of all weights.
+fn matrices<'a, T: Element>(mut rest: &'a [T], layers: &'a [Layer]) -> impl Iterator<Item = MatRef<'a, T>> {
+    layers.iter().map(move |layer| {
+        let (values, tail) = rest.split_at(layer.weights());
+        rest = tail;
+        matrix(values, layer.weight_shape())
+    })
 }
 
 /// `out <- beta out + alpha D` of a layer, block of rows by block of rows.
@@ -409,9 +434,10 @@ fn precondition_scratch<T: Element, P: Preconditioner<T>>(
     preconditioner.precondition_scratch(preconditioner.state().blocks(l).start, rows, par)
 }
 
-/// A convolution's gradient is a matrix: its low-rank form would be its unfolded inputs.
+/// A convolution's gradient is a matrix: its low-rank form would be its unfolded inputs. One in low rank is the mean over some rows.
 fn check_form<T: Element>(layer: &Layer, gradient: Gradient<'_, T>) -> Result<(), Error> {
     match (layer.convolution(), gradient.rows()) {
+        (None, Some(0)) => Err(Error::EmptyBatch { argument: "gradient", shape: vec![0, layer.inputs()] }),
         (Some(_), Some(rows)) => {
             let expected = "none: the gradient of a convolution is a matrix";
             check_parameter("gradient.rows", rows as f64, false, expected)

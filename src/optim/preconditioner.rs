@@ -59,6 +59,19 @@ pub trait State<T: Element> {
     /// The same, to be overwritten.
     fn entries_mut(&mut self) -> Vec<&mut [T]>;
 
+    /// The datapoints that a saved state keeps, running and in use, from the first axis of each of its entries; zeros of a method that keeps none.
+    fn datapoints(&self, _first: &dyn Fn(&str) -> Option<usize>) -> [usize; 2] {
+        [0; 2]
+    }
+
+    /// Names and shapes of the entries of a state that keeps so many.
+    fn shapes(&self, _datapoints: [usize; 2]) -> Vec<(String, Vec<usize>)> {
+        self.entries().into_iter().map(|(name, shape, _)| (name, shape)).collect()
+    }
+
+    /// Makes room for so many in [`entries_mut`](State::entries_mut).
+    fn resize(&mut self, _datapoints: [usize; 2]) {}
+
     /// The number of mini-batches observed, and whether something is in use (0 or 1).
     fn counters(&self) -> [u64; 2];
 

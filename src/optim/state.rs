@@ -84,8 +84,9 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         ]
     }
 
-    fn state(&self) -> Vec<Entry<'_, T>> {
-        let mut entries = self.preconditioner.entries();
+    /// Momentum and averages.
+    fn buffers(&self) -> Vec<Entry<'_, T>> {
+        let mut entries: Vec<Entry<'_, T>> = Vec::new();
         for (name, buffers) in [("momentum", &self.momentum), ("average", &self.average)] {
             for (l, values) in buffers.iter().enumerate() {
                 let shape = self.layers()[l].weight_shape();
@@ -103,7 +104,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
     pub fn save(&self) -> Result<Vec<u8>, Error> {
         let [count, ready] = self.preconditioner.counters();
         let counters = bytes_of_counters([self.t, count, ready]);
-        let entries = self.state();
+        let entries = [self.preconditioner.entries(), self.buffers()].concat();
         let line = |name: &str, value: &str| format!("{name} = {value}\n");
         let made_with = self.made_with().iter().map(|(name, value)| line(name, value)).collect::<String>();
         let mut lines = made_with + &self.followed().map(|(name, value)| line(name, &value)).concat();
@@ -148,13 +149,17 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
             }
             Ok(tensor.data())
         };
-        let entries = self.state();
-        if tensors.len() != entries.len() + 1 {
-            let reason = format!("expected {} entries, got {}", entries.len() + 1, tensors.len());
+        let state = self.preconditioner.state();
+        let first = |name: &str| tensors.tensor(name).ok().and_then(|tensor| tensor.shape().first().copied());
+        let datapoints = state.datapoints(&first);
+        let mut shapes = state.shapes(datapoints);
+        shapes.extend(self.buffers().into_iter().map(|(name, shape, _)| (name, shape)));
+        if tensors.len() != shapes.len() + 1 {
+            let reason = format!("expected {} entries, got {}", shapes.len() + 1, tensors.len());
             return Err(invalid("file", reason));
         }
         let mut parts = Vec::new();
-        for (name, shape, _) in &entries {
+        for (name, shape) in &shapes {
             parts.push(find(name, dtype::<T>(), shape)?);
         }
         let bytes = find("counters", Dtype::U64, &[3])?;
@@ -166,6 +171,7 @@ impl<T: Element, P: Preconditioner<T>> Optimizer<T, P> {
         if counters[2] > 1 {
             return Err(invalid("counters", "the last is not 0 or 1"));
         }
+        self.preconditioner.state_mut().resize(datapoints);
         let mut targets = self.preconditioner.state_mut().entries_mut();
         targets.extend(self.momentum.iter_mut().chain(&mut self.average).map(|values| &mut values[..]));
         for (target, part) in targets.into_iter().zip(parts) {

@@ -1,15 +1,17 @@
 //! The systems `lambda I + G^T G` of a network, one or a list.
 
+use super::blocks::{matrix, matrix_mut};
 use super::preconditioner::Entry;
 use crate::inverse::{
     DampedInverse, damped_cholesky, damped_cholesky_scratch, damped_inverses, damped_inverses_scratch,
 };
-use crate::woodbury::steps::{damped_gram, damped_gram_scratch};
+use crate::woodbury::steps::{damped_gram, damped_gram_scratch, dots_of_scratch};
 use crate::woodbury::system::{Solver, System, coefficients_scratch, solve_scratch};
-use crate::woodbury::{Direction, LayerBatch, Refinement, SystemPrecision, gradient_dots, gradient_dots_scratch};
+use crate::woodbury::{Direction, LayerBatch, Refinement, SystemPrecision, gradient_dots};
 use crate::{Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle};
+use core::ops::Range;
 
-/// Systems of `rows` equations each.
+/// The systems of a mini-batch, as many equations in each as it has rows; memory grows to the largest.
 pub(super) struct Systems<T> {
     matrices: Matrices<T>,
     /// `lambda` of what is in use, and of what is prepared.
@@ -49,8 +51,9 @@ impl<T: Element> Systems<T> {
         with_list!(&self.matrices, list => list.count)
     }
 
+    /// Equations of each system in use.
     fn rows(&self) -> usize {
-        with_list!(&self.matrices, list => list.rows)
+        with_list!(&self.matrices, list => list.used.rows)
     }
 
     pub(super) fn used_damping(&self) -> T {
@@ -59,6 +62,20 @@ impl<T: Element> Systems<T> {
 
     pub(super) fn solution(&self, s: usize) -> &[T] {
         &self.solutions[s * self.rows()..(s + 1) * self.rows()]
+    }
+
+    /// Makes room for systems of `rows` equations to be prepared.
+    pub(super) fn begin(&mut self, rows: usize) {
+        with_list!(&mut self.matrices, list => {
+            list.grams.resize(list.count, rows);
+            list.prepared.resize(list.count, rows);
+        });
+    }
+
+    /// Makes room for systems of `rows` equations in use.
+    pub(super) fn resize(&mut self, rows: usize) {
+        with_list!(&mut self.matrices, list => list.used.resize(list.count, rows));
+        self.solutions.resize(self.count() * rows, T::zero());
     }
 
     /// Forms `G^T G` of system `s`.
@@ -83,13 +100,15 @@ impl<T: Element> Systems<T> {
         with_list!(&mut self.matrices, list => list.factor(damping, par, stack))
     }
 
-    pub(super) fn factor_scratch(&self, par: Par) -> StackReq {
-        with_list!(&self.matrices, list => list.factor_scratch(par))
+    /// Scratch of [`factor`](Self::factor) of systems of `rows` equations.
+    pub(super) fn factor_scratch(&self, rows: usize, par: Par) -> StackReq {
+        with_list!(&self.matrices, list => list.factor_scratch(rows, par))
     }
 
     /// Puts to use what was factored.
     pub(super) fn commit(&mut self) {
         with_list!(&mut self.matrices, list => core::mem::swap(&mut list.used, &mut list.prepared));
+        self.resize(self.rows());
         self.damping = [self.prepared_damping];
     }
 
@@ -108,27 +127,38 @@ impl<T: Element> Systems<T> {
         with_list!(&self.matrices, list => list.solve((s, damping), (w, refined), batch, u, par, stack))
     }
 
-    pub(super) fn solve_scratch(
+    pub(super) fn solve_scratch<'b, 'u>(
         &self,
-        batch: &[LayerBatch<'_, T>],
-        u: &[Direction<'_, T>],
+        layers: impl Iterator<Item = (LayerBatch<'b, T>, Direction<'u, T>)> + Clone,
         refinement: Refinement,
         par: Par,
     ) -> StackReq {
-        with_list!(&self.matrices, list => list.solve_scratch(batch, u, refinement, par))
+        with_list!(&self.matrices, list => list.solve_scratch(layers, refinement, par))
     }
 
-    /// Numbers of another precision than the state's as their bytes, several of its numbers for each.
     pub(super) fn entries(&self) -> Vec<Entry<'_, T>> {
-        let (count, rows) = (self.count(), self.rows());
-        let used: &[T] = with_list!(&self.matrices, list => bytemuck::cast_slice(&list.used));
-        let columns = used.len() / (count * rows).max(1);
-        let systems = ("systems.used".into(), vec![count, rows, columns], used);
-        vec![systems, ("systems.damping".into(), vec![1], &self.damping)]
+        let used: &[T] = with_list!(&self.matrices, list => bytemuck::cast_slice(&list.used.values));
+        let values: [&[T]; 2] = [used, &self.damping];
+        self.shapes(self.rows()).into_iter().zip(values).map(|((name, shape), values)| (name, shape, values)).collect()
+    }
+
+    /// Names and shapes of the entries of systems of `rows` equations. Numbers of another precision than the state's are their bytes, several of its
+    /// numbers for each.
+    pub(super) fn shapes(&self, rows: usize) -> [(String, Vec<usize>); 2] {
+        let columns = rows * self.number_size() / size_of::<T>();
+        [("systems.used".into(), vec![self.count(), rows, columns]), ("systems.damping".into(), vec![1])]
+    }
+
+    /// Bytes of a number of the systems.
+    fn number_size(&self) -> usize {
+        match &self.matrices {
+            Matrices::Working(_) => size_of::<T>(),
+            Matrices::Double(_) => size_of::<f64>(),
+        }
     }
 
     pub(super) fn entries_mut(&mut self) -> [&mut [T]; 2] {
-        let used = with_list!(&mut self.matrices, list => bytemuck::cast_slice_mut(&mut list.used));
+        let used = with_list!(&mut self.matrices, list => bytemuck::cast_slice_mut(&mut list.used.values));
         [used, &mut self.damping]
     }
 }
@@ -137,17 +167,55 @@ impl<T: Element> Systems<T> {
 /// inverses are kept, made as one list.
 struct List<S> {
     count: usize,
-    rows: usize,
     /// `G^T G`, lower triangles.
-    grams: Vec<S>,
-    used: Vec<S>,
-    prepared: Vec<S>,
+    grams: Squares<S>,
+    used: Squares<S>,
+    prepared: Squares<S>,
+}
+
+/// Square matrices one after the other.
+struct Squares<S> {
+    rows: usize,
+    values: Vec<S>,
+}
+
+impl<S: Element> Squares<S> {
+    fn new(count: usize, rows: usize) -> Self {
+        Squares { rows, values: vec![S::zero(); count * rows * rows] }
+    }
+
+    /// Room for matrices of `rows` rows. Of another size than before they are zeros: what a factor does not write is the same wherever it lies.
+    fn resize(&mut self, count: usize, rows: usize) {
+        if self.rows != rows {
+            self.values.clear();
+            self.values.resize(count * rows * rows, S::zero());
+            self.rows = rows;
+        }
+    }
+
+    fn range(&self, s: usize) -> Range<usize> {
+        s * self.rows * self.rows..(s + 1) * self.rows * self.rows
+    }
+
+    fn at(&self, s: usize) -> MatRef<'_, S> {
+        matrix(&self.values[self.range(s)], [self.rows; 2])
+    }
+
+    fn at_mut(&mut self, s: usize) -> MatMut<'_, S> {
+        let (range, rows) = (self.range(s), self.rows);
+        matrix_mut(&mut self.values[range], [rows; 2])
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = MatMut<'_, S>> {
+        let rows = self.rows;
+        self.values.chunks_exact_mut(rows * rows).map(move |values| matrix_mut(values, [rows; 2]))
+    }
 }
 
 impl<S: Element> List<S> {
     fn new(count: usize, rows: usize) -> Self {
-        let square = || vec![S::zero(); count * rows * rows];
-        List { count, rows, grams: square(), used: square(), prepared: square() }
+        let squares = || Squares::new(count, rows);
+        List { count, grams: squares(), used: squares(), prepared: squares() }
     }
 
     fn form<T: Element>(
@@ -157,9 +225,7 @@ impl<S: Element> List<S> {
         par: Par,
         stack: &mut MemStack,
     ) -> Result<(), Error> {
-        let size = self.rows * self.rows;
-        let gram = MatMut::new(&mut self.grams[s * size..(s + 1) * size], [self.rows; 2])?;
-        damped_gram(gram, batch, datapoints(batch), S::zero(), Triangle::Lower, par, stack);
+        damped_gram(self.grams.at_mut(s), batch, datapoints(batch), S::zero(), Triangle::Lower, par, stack);
         Ok(())
     }
 
@@ -168,17 +234,13 @@ impl<S: Element> List<S> {
     }
 
     fn factor(&mut self, damping: f64, par: Par, stack: &mut MemStack) -> Result<(), Error> {
-        let (rows, one, damping) = (self.rows, S::one(), S::from_f64(damping));
-        if self.count == 1 {
-            let gram = MatRef::new(&self.grams, [rows; 2])?;
-            let out = MatMut::new(&mut self.prepared, [rows; 2])?;
-            return damped_cholesky(out, gram, one, damping, par, stack).map(|_| ());
+        let List { count, grams, prepared, .. } = self;
+        let (one, damping) = (S::one(), S::from_f64(damping));
+        if *count == 1 {
+            return damped_cholesky(prepared.at_mut(0), grams.at(0), one, damping, par, stack).map(|_| ());
         }
-        let grams = self.grams.chunks_exact(rows * rows).map(|gram| MatRef::new(gram, [rows; 2]));
-        let mut items = Vec::with_capacity(self.count);
-        for (out, gram) in self.prepared.chunks_exact_mut(rows * rows).zip(grams) {
-            items.push(DampedInverse::new(MatMut::new(out, [rows; 2])?, gram?, one, damping, Triangle::Full));
-        }
+        let inverse = |(s, out)| DampedInverse::new(out, grams.at(s), one, damping, Triangle::Full);
+        let (mut items, stack) = stack.collect(prepared.all_mut().enumerate().map(inverse));
         damped_inverses(&mut items, par, stack).map_err(|error| match error {
             Error::Items { failures } => match failures.into_iter().next() {
                 Some((layer, error)) => error.in_layer(layer),
@@ -188,10 +250,13 @@ impl<S: Element> List<S> {
         })
     }
 
-    fn factor_scratch(&self, par: Par) -> StackReq {
+    fn factor_scratch(&self, rows: usize, par: Par) -> StackReq {
         match self.count {
-            1 => damped_cholesky_scratch::<S>(self.rows, par),
-            count => damped_inverses_scratch::<S, _>(|| core::iter::repeat_n(self.rows, count), par),
+            1 => damped_cholesky_scratch::<S>(rows, par),
+            count => {
+                let sizes = || core::iter::repeat_n(rows, count);
+                StackReq::new::<DampedInverse<'_, S>>(count).and(damped_inverses_scratch::<S, _>(sizes, par))
+            }
         }
     }
 
@@ -204,8 +269,7 @@ impl<S: Element> List<S> {
         par: Par,
         stack: &mut MemStack,
     ) -> Result<(), Error> {
-        let size = self.rows * self.rows;
-        let used = MatRef::new(&self.used[s * size..(s + 1) * size], [self.rows; 2])?;
+        let used = self.used.at(s);
         let solver = if self.count == 1 { Solver::Factor(used) } else { Solver::Inverse(used) };
         let system = System { batch, n: datapoints(batch), damping, solver };
         gradient_dots(w, batch, u, par, stack)?;
@@ -219,20 +283,20 @@ impl<S: Element> List<S> {
         }
     }
 
-    fn solve_scratch<T: Element>(
+    fn solve_scratch<'b, 'u, T: Element>(
         &self,
-        batch: &[LayerBatch<'_, T>],
-        u: &[Direction<'_, T>],
+        layers: impl Iterator<Item = (LayerBatch<'b, T>, Direction<'u, T>)> + Clone,
         refinement: Refinement,
         par: Par,
     ) -> StackReq {
+        let rows = self.used.rows;
         let solver = match self.count {
-            1 => Solver::<S>::factor_scratch(self.rows, par),
-            _ => Solver::<S>::inverse_scratch(self.rows, par),
+            1 => Solver::<S>::factor_scratch(rows, par),
+            _ => Solver::<S>::inverse_scratch(rows, par),
         };
         match refinement {
-            Refinement::None => gradient_dots_scratch(batch, u, par).or(coefficients_scratch::<S>(self.rows, solver)),
-            Refinement::Once => solve_scratch::<T, S>(batch, u, refinement, solver, par),
+            Refinement::None => dots_of_scratch(layers, par).or(coefficients_scratch::<S>(rows, solver)),
+            Refinement::Once => solve_scratch::<T, S>(layers, rows, refinement, solver, par),
         }
     }
 }

@@ -106,7 +106,7 @@ pub enum Direction<'a, T> {
 }
 
 impl<T: Element> Direction<'_, T> {
-    fn shape(&self) -> [usize; 2] {
+    pub(crate) fn shape(&self) -> [usize; 2] {
         match self {
             Direction::Matrix(u) => u.shape(),
             Direction::LowRank { batch, .. } => batch.weight_shape(),
@@ -122,7 +122,7 @@ impl<T: Element> Direction<'_, T> {
 }
 
 /// `R` and `N` of a network's batch, the same in all layers.
-pub(super) fn check_batch<T: Element>(batch: &[LayerBatch<'_, T>]) -> Result<[usize; 2], Error> {
+pub(crate) fn check_batch<T: Element>(batch: &[LayerBatch<'_, T>]) -> Result<[usize; 2], Error> {
     let Some(first) = batch.first() else {
         return Err(Error::EmptyBatch { argument: "batch", shape: vec![0] });
     };
@@ -134,7 +134,7 @@ pub(super) fn check_batch<T: Element>(batch: &[LayerBatch<'_, T>]) -> Result<[us
 }
 
 /// Whether there is one of `items` for each layer, of its shape.
-pub(super) fn check_each<T: Element>(
+pub(crate) fn check_each<T: Element>(
     argument: &'static str,
     batch: &[LayerBatch<'_, T>],
     shapes: impl ExactSizeIterator<Item = [usize; 2]>,

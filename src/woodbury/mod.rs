@@ -34,7 +34,7 @@
 //! # }
 //! ```
 
-mod batch;
+pub(crate) mod batch;
 mod solve;
 pub(crate) mod steps;
 pub(crate) mod system;

@@ -238,12 +238,13 @@ fn solve_req<T: Element>(
     par: Par,
 ) -> StackReq {
     let (rows, refinement) = (batch.first().map_or(0, LayerBatch::rows), options.refinement);
+    let layers = batch.iter().copied().zip(u.iter().copied());
     match options.precision {
         SystemPrecision::Working => {
-            solve_scratch::<T, T>(batch, u, refinement, Solver::<T>::factor_scratch(rows, par), par)
+            solve_scratch::<T, T>(layers, rows, refinement, Solver::<T>::factor_scratch(rows, par), par)
         }
         SystemPrecision::Double => {
-            solve_scratch::<T, f64>(batch, u, refinement, Solver::<f64>::factor_scratch(rows, par), par)
+            solve_scratch::<T, f64>(layers, rows, refinement, Solver::<f64>::factor_scratch(rows, par), par)
         }
     }
 }

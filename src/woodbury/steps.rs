@@ -1,6 +1,6 @@
 //! The three sums.
 
-use super::batch::{Direction, LayerBatch, check_batch, check_directions, check_each};
+use super::batch::{Direction, LayerBatch, check_batch, check_each};
 use crate::dense::{temporary, temporary_scratch, with_scratch};
 use crate::error::{check_scratch, check_shape};
 use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle};
@@ -32,13 +32,24 @@ pub fn gradient_dots<T: Element>(
     par: Par,
     stack: &mut MemStack,
 ) -> Result<(), Error> {
+    dots_of(out, batch, u.iter().copied(), par, stack)
+}
+
+/// [`gradient_dots`] of directions in no list.
+pub(crate) fn dots_of<'u, T: Element>(
+    out: &mut [T],
+    batch: &[LayerBatch<'_, T>],
+    u: impl ExactSizeIterator<Item = Direction<'u, T>> + Clone,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Error> {
     let [rows, n] = check_batch(batch)?;
-    check_directions(batch, u)?;
+    check_each("u", batch, u.clone().map(|u| u.shape()))?;
     check_shape("out", &[rows], &[out.len()])?;
-    check_scratch(stack, gradient_dots_scratch(batch, u, par))?;
+    check_scratch(stack, dots_of_scratch(batch.iter().copied().zip(u.clone()), par))?;
     out.fill(T::zero());
     for (layer, u) in batch.iter().zip(u) {
-        add_dots(out, &layer.0, u, par, stack)?;
+        add_dots(out, &layer.0, &u, par, stack)?;
     }
     let scale = root::<T>(n);
     out.iter_mut().for_each(|x| *x *= scale);
@@ -70,8 +81,16 @@ fn add_dots<T: Element>(
 
 /// Scratch of [`gradient_dots`].
 pub fn gradient_dots_scratch<T: Element>(batch: &[LayerBatch<'_, T>], u: &[Direction<'_, T>], par: Par) -> StackReq {
-    let each = |(layer, u): (&LayerBatch<'_, T>, &Direction<'_, T>)| match u {
-        Direction::Matrix(_) => dots::scratch(&layer.0, par),
+    dots_of_scratch(batch.iter().copied().zip(u.iter().copied()), par)
+}
+
+/// Scratch of [`dots_of`], of each layer with its direction.
+pub(crate) fn dots_of_scratch<'b, 'u, T: Element>(
+    layers: impl Iterator<Item = (LayerBatch<'b, T>, Direction<'u, T>)>,
+    par: Par,
+) -> StackReq {
+    let each = |(layer, u): (LayerBatch<'_, T>, Direction<'_, T>)| match u {
+        Direction::Matrix(_) => matrix_dots_scratch(&layer, par),
         Direction::LowRank { batch, .. } if by_pairs(&layer.0, &batch.0) => {
             dots::low_rank_scratch(&layer.0, &batch.0, par)
         }
@@ -81,7 +100,12 @@ pub fn gradient_dots_scratch<T: Element>(batch: &[LayerBatch<'_, T>], u: &[Direc
             temporary_scratch::<T>(o * i).and(products)
         }
     };
-    batch.iter().zip(u).map(each).fold(StackReq::EMPTY, StackReq::or)
+    layers.map(each).fold(StackReq::EMPTY, StackReq::or)
+}
+
+/// Scratch of [`dots_of`] for a matrix of a layer.
+pub(crate) fn matrix_dots_scratch<T: Element>(layer: &LayerBatch<'_, T>, par: Par) -> StackReq {
+    dots::scratch(&layer.0, par)
 }
 
 /// [`gradient_dots`] with scratch of its own.

@@ -2,7 +2,7 @@
 
 use super::batch::{Direction, LayerBatch, check_all_finite};
 use super::solve::Refinement;
-use super::steps::{damped_gram, damped_gram_scratch, gradient_dots, gradient_dots_scratch, root};
+use super::steps::{damped_gram, damped_gram_scratch, dots_of_scratch, gradient_dots, root};
 use crate::dense::{blend_into, check_finite, temporary, temporary_scratch};
 use crate::product::{product, product_scratch};
 use crate::{Blend, Element, Error, MatMut, MatRef, MemStack, Par, StackReq, Triangle};
@@ -155,7 +155,7 @@ impl<T: Element, S: Element> System<'_, '_, T, S> {
     ) -> Result<(), Error> {
         let root = root::<T>(self.n);
         let (mut w, stack) = temporary::<T>(stack, rows(self.batch));
-        let (mut residual, stack) = temporary::<T>(stack, weights(self.batch));
+        let (mut residual, stack) = temporary::<T>(stack, weights(self.batch.iter().copied()));
         for (layer, x) in self.batch.iter().zip(&*out) {
             dots::dots(&mut w, T::one(), &layer.0, x.as_ref(), par, stack);
         }
@@ -197,8 +197,8 @@ fn next<'m, T>(rest: &mut &'m mut [T], [o, i]: [usize; 2]) -> &'m mut [T] {
     part
 }
 
-fn weights<T: Element>(batch: &[LayerBatch<'_, T>]) -> usize {
-    batch.iter().map(|layer| layer.weight_shape().iter().product::<usize>()).sum()
+fn weights<'b, T: Element>(batch: impl Iterator<Item = LayerBatch<'b, T>>) -> usize {
+    batch.map(|layer| layer.weight_shape().iter().product::<usize>()).sum()
 }
 
 fn rows<T: Element>(batch: &[LayerBatch<'_, T>]) -> usize {
@@ -210,23 +210,25 @@ pub(crate) fn coefficients_scratch<S: Element>(rows: usize, solver: StackReq) ->
     temporary_scratch::<S>(rows).and(solver)
 }
 
-/// Scratch of [`System::solve`] and, if told, [`System::refine`]; `solver` is that of the [`Solver`].
-pub(crate) fn solve_scratch<T: Element, S: Element>(
-    batch: &[LayerBatch<'_, T>],
-    u: &[Direction<'_, T>],
+/// Scratch of [`System::solve`] and, if told, [`System::refine`], of each layer with its direction; `solver` is that of the [`Solver`] of `rows`
+/// equations.
+pub(crate) fn solve_scratch<'b, 'u, T: Element, S: Element>(
+    layers: impl Iterator<Item = (LayerBatch<'b, T>, Direction<'u, T>)> + Clone,
+    rows: usize,
     refinement: Refinement,
     solver: StackReq,
     par: Par,
 ) -> StackReq {
-    let (rows, refined) = (rows(batch), refinement == Refinement::Once);
+    let refined = refinement == Refinement::Once;
     let system = coefficients_scratch::<S>(rows, solver);
-    let sums = batch.iter().zip(u).map(|(layer, u)| match u {
+    let sums = layers.clone().map(|(layer, u)| match u {
         Direction::Matrix(_) => sum::scratch(&layer.0, None, par),
         Direction::LowRank { batch, .. } => sum::scratch(&batch.0, Some(&layer.0), par),
     });
-    let work = sums.fold(system.or(gradient_dots_scratch(batch, u, par)), StackReq::or);
-    let alone = |layer: &LayerBatch<'_, T>| sum::scratch(&layer.0, None, par).or(dots::scratch(&layer.0, par));
-    let refinement = temporary_scratch::<T>(if refined { weights(batch) } else { 0 });
-    let work = if refined { batch.iter().map(alone).fold(work, StackReq::or) } else { work };
+    let work = sums.fold(system.or(dots_of_scratch(layers.clone(), par)), StackReq::or);
+    let batch = layers.map(|(layer, _)| layer).filter(|_| refined);
+    let alone = |layer: LayerBatch<'_, T>| sum::scratch(&layer.0, None, par).or(dots::scratch(&layer.0, par));
+    let refinement = temporary_scratch::<T>(weights(batch.clone()));
+    let work = batch.map(alone).fold(work, StackReq::or);
     StackReq::all_of(&[temporary_scratch::<T>(rows), refinement, work])
 }

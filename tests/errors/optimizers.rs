@@ -5,8 +5,9 @@ use foof::convolution::{Axis, Conv};
 use foof::kronecker::Gradient;
 use foof::layer::Layer;
 use foof::optim::{
-    Activations, Ekfac, EkfacOptions, Foof, FoofDamping, FoofOptions, FoofScale, Kfac, KfacDamping, KfacOptions,
-    Observation, Optimizer, Preconditioner, Schedule, StepOptions,
+    Activations, Ekfac, EkfacOptions, FisherBlocks, Foof, FoofDamping, FoofOptions, FoofScale, Kfac, KfacDamping,
+    KfacOptions, NaturalGradient, NaturalGradientOptions, Observation, Optimizer, Preconditioner, Schedule,
+    StepOptions,
 };
 use foof::{Error, MatMut, View};
 
@@ -215,6 +216,22 @@ fn refuses<P: Preconditioner<f64>>(mut optimizer: Optimizer<f64, P>, reads_error
     assert_shape(precondition(o, &shapes, &shapes[..1]), "gradients");
     assert_shape(in_layer(precondition(o, &[[2, 4], [2, 3]], &shapes), 1), "weights");
     assert_shape(in_layer(precondition(o, &shapes, &[[2, 3], [2, 2]]), 0), "gradient");
+    let error = in_layer(
+        left_alone(o, |o| {
+            let (mut first, mut second) = ([3.0; 8], [3.0; 4]);
+            let mut out = [MatMut::new(&mut first, [2, 4])?, MatMut::new(&mut second, [2, 2])?];
+            let none = |d: usize| matrix(&u[..0], [0, d]);
+            let gradients = [
+                Gradient::Matrix(matrix(&u, [2, 4])),
+                Gradient::LowRank { inputs: none(2), errors: none(2), scale: 1.0 },
+            ];
+            let result = o.precondition(&mut out, &gradients);
+            assert!(first.iter().chain(&second).all(|&v| v == 3.0), "outputs changed");
+            result
+        }),
+        1,
+    );
+    assert_eq!(error, Error::EmptyBatch { argument: "gradient", shape: vec![0, 2] });
     for layer in 0..2 {
         for (argument, rows) in [("inputs", 3), ("errors", 4)] {
             let mut batch = Batch::new();
@@ -249,6 +266,8 @@ fn every_method_is_left_alone() {
         refuses(Kfac::new(&layers, options, par()).expect("valid options"), true);
     }
     refuses(Ekfac::new(&layers, EkfacOptions::default(), par()).expect("valid options"), true);
+    let options = NaturalGradientOptions { blocks: FisherBlocks::Diagonal, ..NaturalGradientOptions::new(5) };
+    refuses(NaturalGradient::new(&layers, options, par()).expect("valid options"), true);
 }
 
 /// Rows that are no whole datapoints, or no whole labels.

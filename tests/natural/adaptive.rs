@@ -1,5 +1,6 @@
 //! Step, momentum and damping of the exact quadratic model.
 
+use crate::asks_for_enough;
 use crate::batch::{Batch, Owned, never, preconditioned, views, zeros};
 use crate::network::{Kind, Network, integers};
 use foof::layer::Layer;
@@ -8,7 +9,7 @@ use foof::optim::{
     Optimizer, Preconditioner, QuadraticModel, StepOptions, reduction_ratio,
 };
 use foof::woodbury::{Direction, LayerBatch};
-use foof::{Error, MatRef, Par};
+use foof::{Error, MatRef, MemStack, Par};
 use foof_oracle::bounds::F64;
 use foof_oracle::kernels::isas;
 use foof_oracle::{Dense, Random, fisher};
@@ -42,13 +43,13 @@ fn the_model_of_integers_is_exact() {
         };
         for gradient in [other.low_rank(0.25), net.parts(&u.data)] {
             let (one, two) = (parts(&d), parts(&previous));
-            let model = QuadraticModel::new(&net.batch(), &gradient, &one, Some(&two), par).expect("valid");
+            let model = QuadraticModel::new_alloc(&net.batch(), &gradient, &one, Some(&two), par).expect("valid");
             let expected =
                 [form(&curvature, &d, &d), form(&curvature, &d, &previous), form(&curvature, &previous, &previous)];
             assert_eq!(model.curvatures, expected, "{par:?}");
             assert_eq!(model.products, [dot(&d, &d), dot(&d, &previous), dot(&previous, &previous)]);
             assert_eq!(model.slopes, [dot(&u, &d), dot(&u, &previous)]);
-            let alone = QuadraticModel::new(&net.batch(), &gradient, &one, None, par).expect("valid");
+            let alone = QuadraticModel::new_alloc(&net.batch(), &gradient, &one, None, par).expect("valid");
             assert_eq!((alone.curvatures[0], alone.slopes), (expected[0], [model.slopes[0], 0.0]));
 
             let c = 0.5;
@@ -65,12 +66,37 @@ fn the_model_of_integers_is_exact() {
             assert_eq!((one.alpha, one.mu), (-model.slopes[0] / a, 0.0));
             assert!(change < one.change && one.change < 0.0, "{change}, {}", one.change);
             // A direction twice, and none: one of them decides.
-            let twice = QuadraticModel::new(&net.batch(), &gradient, &parts(&d), Some(&parts(&d)), par).expect("valid");
+            let twice =
+                QuadraticModel::new_alloc(&net.batch(), &gradient, &parts(&d), Some(&parts(&d)), par).expect("valid");
             assert_eq!(twice.step_with_momentum(c), Ok(one));
             let zero = parts(&Dense::zeros(p, 1));
-            let still = QuadraticModel::new(&net.batch(), &gradient, &zero, Some(&zero), par).expect("valid");
+            let still = QuadraticModel::new_alloc(&net.batch(), &gradient, &zero, Some(&zero), par).expect("valid");
             assert_eq!(still.step_with_momentum(c), Ok(ModelStep { alpha: 0.0, mu: 0.0, change: 0.0 }));
         }
+    }
+}
+
+/// The scratch that is asked for is enough, and one byte less is refused.
+#[test]
+fn scratch_of_the_model() {
+    let kinds = [Kind::dense(3, 2), Kind::dense(2, 4)];
+    let net = Network::<f64>::new(&kinds, 4, 1, integers(86, 3));
+    let weights = vec![1.0; net.weights()];
+    let parts = net.parts(&weights);
+    let direction: Vec<_> = parts
+        .iter()
+        .map(|part| match part {
+            Direction::Matrix(part) => *part,
+            Direction::LowRank { .. } => unreachable!("parts are matrices"),
+        })
+        .collect();
+    for gradient in [net.low_rank(0.25), net.parts(&weights)] {
+        let model = |stack: &mut MemStack| {
+            QuadraticModel::new(&net.batch(), &gradient, &direction, Some(&direction), Par::seq(), stack)
+        };
+        let expected = QuadraticModel::new_alloc(&net.batch(), &gradient, &direction, Some(&direction), Par::seq())
+            .expect("valid");
+        asks_for_enough(QuadraticModel::scratch(&net.batch(), &gradient, Par::seq()), &expected, model);
     }
 }
 
@@ -98,7 +124,7 @@ fn follows_the_model<P: Preconditioner<f64>>(make: impl Fn(&[Layer], StepOptions
         let owned = |of: &[Dense]| of.iter().map(Owned::<f64>::new).collect::<Vec<_>>();
         let (one, two) = (owned(&d), owned(&previous));
         let [one, two] = [&one, &two].map(|of| of.iter().map(Owned::view).collect::<Vec<_>>());
-        let model = QuadraticModel::new(&model_batch, &gradients, &one, Some(&two), Par::seq()).expect("valid");
+        let model = QuadraticModel::new_alloc(&model_batch, &gradients, &one, Some(&two), Par::seq()).expect("valid");
         let expected = model.step_with_momentum(optimizer.damping() + 0.125).expect("finite");
         let got = optimizer
             .step_by_model(&mut views(&mut weights), &batch.gradients(), &[], &model_batch, 0.125)
@@ -160,7 +186,7 @@ fn the_models_own_natural_gradient_is_a_whole_step() {
     let seen = optimizer.preconditioner().used_batch().expect("in use");
     let view = MatRef::new(&d.data, [3, 4]).expect("a view");
     let gradient = [Direction::Matrix(MatRef::new(&u.data, [3, 4]).expect("a view"))];
-    let model = QuadraticModel::new(&seen, &gradient, &[view], None, Par::seq()).expect("valid");
+    let model = QuadraticModel::new_alloc(&seen, &gradient, &[view], None, Par::seq()).expect("valid");
     let step = model.step(0.5).expect("finite");
     let residual =
         applied.minus(&u.vec()).frobenius() + F64.gamma(40) * (damped.frobenius() * d.frobenius() + u.frobenius());

@@ -1,9 +1,13 @@
 //! The Fisher matrix formed and not formed, on random networks.
 
+use crate::asks_for_enough;
 use crate::golden::Net;
 use crate::network::{Kind, Network, integers};
 use foof::convolution::FeatureOrder;
-use foof::fisher::{dense_fisher_alloc, fisher_vector_product_alloc, gradient_rows_alloc, quadratic_penalty_alloc};
+use foof::fisher::{
+    dense_fisher, dense_fisher_alloc, dense_fisher_scratch, fisher_vector_product_alloc, gradient_rows,
+    gradient_rows_alloc, gradient_rows_scratch, quadratic_penalty_alloc,
+};
 use foof::labels::{Loss, Outputs, full_errors};
 use foof::{Bias, Blend, Error, MatMut, MatRef, Par};
 use foof_oracle::bounds::F64;
@@ -61,6 +65,29 @@ fn integers_are_exact() {
             assert_eq!(penalty, 2.0 * v.transpose().matmul(&product)[(0, 0)], "{what}");
             assert_exact(&Dense::from_slice(p, 1, &out), &old.plus(&product.scaled(4.0)), &what);
         }
+    }
+}
+
+/// The scratch that is asked for is enough, and one byte less is refused; a batch of no layers too.
+#[test]
+fn scratch_of_the_matrix() {
+    let net = Network::<f64>::new(&mixed(), 4, 3, integers(93, 2));
+    let (g, p, rows, par) = (net.gradients(), net.weights(), net.rows(), Par::seq());
+    fn view(out: &mut Vec<f64>, shape: [usize; 2]) -> MatMut<'_, f64> {
+        out.resize(shape[0] * shape[1], f64::NAN);
+        MatMut::new(out, shape).expect("a view")
+    }
+    asks_for_enough(gradient_rows_scratch(&net.batch(), par), &g.scaled(0.5).data, |stack| {
+        let mut out = Vec::new();
+        gradient_rows(view(&mut out, [rows, p]), &net.batch(), par, stack).map(|()| out)
+    });
+    asks_for_enough(dense_fisher_scratch(&net.batch(), par), &fisher::fisher(&g, 4).data, |stack| {
+        let mut out = Vec::new();
+        dense_fisher(view(&mut out, [p, p]), &net.batch(), par, stack).map(|()| out)
+    });
+    for refused in [gradient_rows_alloc::<f64>, dense_fisher_alloc] {
+        let error = refused(view(&mut Vec::new(), [0, 0]), &[], par).expect_err("no layers");
+        assert!(matches!(error, Error::EmptyBatch { argument: "batch", .. }), "{error}");
     }
 }
 

@@ -12,8 +12,9 @@ mod laplace;
 #[expect(dead_code, reason = "shared with the tests of the sums")]
 mod network;
 mod optimizer;
+mod sizes;
 
-use foof::MatMut;
+use foof::{Error, MatMut, MemBuffer, MemStack, StackReq};
 use foof_oracle::Dense;
 use foof_oracle::approx::Approx;
 
@@ -25,6 +26,23 @@ fn woodbury(g: &Approx, n: usize, u: &Approx, lambda: f64, gram_error: f64) -> A
     let error = gram.error + gram_error;
     let w = gram.with_error(error).damped_inverse(lambda).matmul(&g.matmul(u).scaled(root));
     u.plus(&g.transpose().matmul(&w).scaled(-root)).scaled(1.0 / lambda)
+}
+
+/// Whether `f` gives `expected` with scratch of `req`, and refuses one byte less.
+#[track_caller]
+fn asks_for_enough<R: PartialEq + core::fmt::Debug>(
+    req: StackReq,
+    expected: &R,
+    mut f: impl FnMut(&mut MemStack) -> Result<R, Error>,
+) {
+    let mut memory = MemBuffer::new(req);
+    let stack = MemStack::new(&mut memory);
+    assert_eq!(f(stack).as_ref(), Ok(expected));
+    let bytes = req.size_bytes();
+    let less = StackReq::new_aligned::<u8>(bytes - 1, req.align_bytes());
+    let mut memory = MemBuffer::new(less);
+    let error = f(MemStack::new(&mut memory)).expect_err("one byte less");
+    assert!(matches!(error, Error::Scratch { .. }), "{error}");
 }
 
 /// The matrices one after the other, each row-major, as a column.
