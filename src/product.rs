@@ -10,8 +10,32 @@ use foof_kernels::product as kernel;
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::Scratch`], `out` as it was.
-#[inline]
+#[inline(always)]
 pub fn product<L: Input, R: Input<Acc = L::Acc>>(
+    mut out: MatMut<'_, L::Acc>,
+    blend: Blend<L::Acc>,
+    lhs: MatRef<'_, L>,
+    rhs: MatRef<'_, R>,
+    par: Par,
+    stack: &mut MemStack,
+) -> Result<(), Error> {
+    let ([m, k], n) = (lhs.shape(), rhs.cols());
+    // What is small, lies well and fits ends here, where the caller's compiler knows most of it. Views are passed on as copies: those of the fast way
+    // stay in registers.
+    let agree = rhs.rows() == k && out.rows() == m && out.cols() == n;
+    if agree
+        && kernel::is_small(m, n, k)
+        && stack.can_hold(kernel::product_scratch::<L::Acc>(m, n, k, par))
+        && kernel::product_in_place(out.rb_mut(), blend, lhs, rhs, par)
+    {
+        return Ok(());
+    }
+    checked(out.rb_mut(), blend, lhs.as_ref(), rhs.as_ref(), par, stack)
+}
+
+/// [`product`](fn@product) of any shape, which may be wrong.
+#[inline(never)]
+fn checked<L: Input, R: Input<Acc = L::Acc>>(
     out: MatMut<'_, L::Acc>,
     blend: Blend<L::Acc>,
     lhs: MatRef<'_, L>,

@@ -59,7 +59,9 @@ impl Level {
     #[cfg(target_arch = "x86_64")]
     fn detected(self) -> bool {
         match self {
-            Level::Avx512 => is_x86_feature_detected!("avx512f") && Level::Avx2.detected(),
+            Level::Avx512 => {
+                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") && Level::Avx2.detected()
+            }
             Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             Level::Portable => true,
         }

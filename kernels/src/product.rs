@@ -29,6 +29,26 @@ pub fn product<L: Input, R: Input<Acc = L::Acc>>(
     tiled(out, blend, lhs, rhs, par, stack);
 }
 
+/// Whether a product of this shape has kernels of its own, without plan, packing or threads.
+#[inline(always)]
+pub fn is_small(m: usize, n: usize, k: usize) -> bool {
+    small::suits(m, n, k)
+}
+
+/// A [`product`] that [`is_small`], if the operands and the output can be used where they lie; else nothing happens, and the answer is `false`.
+#[inline(always)]
+pub fn product_in_place<L: Input, R: Input<Acc = L::Acc>>(
+    out: MatMut<'_, L::Acc>,
+    blend: Blend<L::Acc>,
+    lhs: MatRef<'_, L>,
+    rhs: MatRef<'_, R>,
+    par: Par,
+) -> bool {
+    let (m, n, k) = (lhs.rows(), rhs.cols(), lhs.cols());
+    assert!(out.rows() == m && out.cols() == n && rhs.rows() == k, "product: shapes disagree");
+    is_small(m, n, k) && small::in_place(out, blend, lhs, rhs, par.isa())
+}
+
 /// [`product`] by the engine.
 #[inline(never)]
 fn tiled<L: Input, R: Input<Acc = L::Acc>>(

@@ -18,8 +18,8 @@ use crate::isa::{Isa, Level};
 /// Row counts a register tile is compiled for: powers of two up to the ISA's.
 const ROW_STEPS: usize = 4;
 const MAX_VECTORS: usize = 3;
-/// Rows of the largest tile of a small product with one vector of columns.
-const SMALL_ROWS: usize = 1 << (ROW_STEPS - 1);
+/// Row counts a tile of a small product is compiled for.
+const SMALL_ROW_STEPS: usize = 5;
 
 /// Everything that depends on the instruction set, for one element type.
 pub struct Kernels<T: 'static> {
@@ -53,8 +53,10 @@ pub struct Kernels<T: 'static> {
     pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>),
     /// `lanes[log2 rows][log2 columns]`: see [`depthwise::tile`].
     lanes_tiles: [[LanesFn<T>; depthwise::STEPS]; depthwise::STEPS],
-    /// `small_tiles[v - 1][log2 rows]`: see [`small::tiles`].
-    small_tiles: [[SmallFn<T>; ROW_STEPS]; MAX_VECTORS],
+    /// The columns of a small product are counted in halves of a vector: half an AVX-512 register is an AVX2 one, which needs no mask.
+    half_lanes_log2: u32,
+    /// `small_tiles[halves of vectors - 1][log2 rows]`: see [`small::tiles`].
+    small_tiles: [[SmallFn<T>; SMALL_ROW_STEPS]; 2 * MAX_VECTORS],
     /// `inverses[log2 width]`: see [`small_inverse::inverse`].
     inverses: [InverseFn<T>; WIDTHS],
     /// See [`Assembly::rows`].
@@ -103,17 +105,11 @@ impl<T> Kernels<T> {
         1 << count.ilog2().min(depthwise::STEPS as u32 - 1)
     }
 
-    /// The largest row count with a tile of a small product that is at most `rows >= 1`.
-    #[inline]
-    pub(crate) fn small_rows(&self, vectors: usize, rows: usize) -> usize {
-        let most = if vectors == 1 { SMALL_ROWS } else { self.mr };
-        most.min(1 << rows.ilog2())
-    }
-
-    /// The tile of a small product for `rows` (from [`Kernels::small_rows`]) and as many vectors of columns.
-    #[inline]
-    pub(crate) fn small_tiles(&self, vectors: usize, rows: usize) -> SmallFn<T> {
-        self.small_tiles[vectors - 1][rows.ilog2() as usize]
+    /// What computes a small product of `rows >= 1` and `1 <= cols <= nr`.
+    #[inline(always)]
+    pub(crate) fn small_tiles(&self, rows: usize, cols: usize) -> SmallFn<T> {
+        let halves = (cols - 1) >> self.half_lanes_log2;
+        self.small_tiles[halves][(rows.ilog2() as usize).min(SMALL_ROW_STEPS - 1)]
     }
 
     /// What inverts a matrix of order `n`, of which a row is `n` elements, rounded up to a power of two of vectors.
@@ -130,7 +126,10 @@ impl<T> Kernels<T> {
 /// Stamps the shims of one ISA and element type and collects them in a static table. Where the ISA's tile is smaller than
 /// the largest, the table repeats its largest; `rows_step` and `nr` never ask for more.
 macro_rules! table {
-    ($name:ident, $t:ident, $simd:ty, rows $max_rows:literal, vectors $max_vectors:literal $(, #[$feature:meta])?) => {
+    (
+        $name:ident, $t:ident, $simd:ty, half $half:ty, rows $max_rows:literal, small $small_rows:literal, vectors $max_vectors:literal
+        $(, #[$feature:meta] $(#[$small:meta])?)?
+    ) => {
         mod $name {
             use super::*;
             use crate::simd::Simd;
@@ -205,10 +204,12 @@ macro_rules! table {
                 // SAFETY: see above.
                 unsafe { leaf::leaf::<$t, S>(op, n, l, x) }
             }
-            $(#[$feature])?
-            unsafe fn small_tiles<const M: usize, const V: usize>(job: &small::Job<$t>, first: usize, count: usize) {
+            $(#[$feature] $(#[$small])?)?
+            unsafe fn small_tiles<H: Simd<$t>, const M: usize, const MOST: usize, const V: usize>(
+                job: &small::Job<$t>,
+            ) {
                 // SAFETY: see above.
-                unsafe { small::tiles::<$t, S, M, V>(job, first, count) }
+                unsafe { small::tiles::<$t, H, M, MOST, V>(job, &TABLE) }
             }
             $(#[$feature])?
             unsafe fn inverse<const W: usize>(job: &small_inverse::Job<$t>) -> Result<(), Pivot<$t>> {
@@ -270,8 +271,17 @@ macro_rules! table {
                 [microkernel::<1, V>, microkernel::<2, V>, microkernel::<4, V>, microkernel::<$max_rows, V>]
             }
 
-            const fn small_vectors<const V: usize>() -> [SmallFn<$t>; ROW_STEPS] {
-                [small_tiles::<1, V>, small_tiles::<2, V>, small_tiles::<4, V>, small_tiles::<$max_rows, V>]
+            /// Of up to MOST rows, a power of two.
+            const fn small_vectors<H: Simd<$t>, const MOST: usize, const V: usize>() -> [SmallFn<$t>; SMALL_ROW_STEPS] {
+                let mut steps: [SmallFn<$t>; SMALL_ROW_STEPS] = [small_tiles::<H, MOST, MOST, V>; SMALL_ROW_STEPS];
+                (steps[0], steps[1]) = (small_tiles::<H, 1, MOST, V>, small_tiles::<H, 2, MOST, V>);
+                if MOST > 4 {
+                    steps[2] = small_tiles::<H, 4, MOST, V>;
+                }
+                if MOST > 8 {
+                    steps[3] = small_tiles::<H, 8, MOST, V>;
+                }
+                steps
             }
 
             pub(super) static TABLE: Kernels<$t> = Kernels {
@@ -294,11 +304,15 @@ macro_rules! table {
                     [lanes::<2, 1>, lanes::<2, 2>, lanes::<2, 4>],
                     [lanes::<4, 1>, lanes::<4, 2>, lanes::<4, 4>],
                 ],
+                half_lanes_log2: (<S as Simd<$t>>::LANES / 2).ilog2(),
+                // A single vector of columns takes more rows, or its sums would wait for each other.
                 small_tiles: [
-                    // A single vector of columns takes more rows, or its sums would wait for each other.
-                    [small_tiles::<1, 1>, small_tiles::<2, 1>, small_tiles::<4, 1>, small_tiles::<SMALL_ROWS, 1>],
-                    small_vectors::<2>(),
-                    small_vectors::<$max_vectors>(),
+                    small_vectors::<$half, 8, 1>(),
+                    small_vectors::<S, $small_rows, 1>(),
+                    small_vectors::<S, $max_rows, 2>(),
+                    small_vectors::<S, $max_rows, 2>(),
+                    small_vectors::<S, $max_rows, $max_vectors>(),
+                    small_vectors::<S, $max_rows, $max_vectors>(),
                 ],
                 inverses: [
                     inverse::<1>,
@@ -327,11 +341,12 @@ macro_rules! tables {
         #[inline]
         pub(crate) fn $t(isa: Isa) -> &'static Kernels<$t> {
             #[cfg(target_arch = "x86_64")]
-            table!(avx512, $t, crate::simd::avx512::Avx512, rows 8, vectors 3,
-                #[target_feature(enable = "avx512f,avx2,fma")]);
+            table!(avx512, $t, crate::simd::avx512::Avx512, half crate::simd::avx2::Avx2, rows 8, small 16, vectors 3,
+                #[target_feature(enable = "avx512f,avx2,fma")] #[target_feature(enable = "avx512vl")]);
             #[cfg(target_arch = "x86_64")]
-            table!(avx2, $t, crate::simd::avx2::Avx2, rows 4, vectors 3, #[target_feature(enable = "avx2,fma")]);
-            table!(portable, $t, crate::simd::portable::Portable, rows 4, vectors 2);
+            table!(avx2, $t, crate::simd::avx2::Avx2, half crate::simd::avx2::Avx2, rows 4, small 8, vectors 3,
+                #[target_feature(enable = "avx2,fma")]);
+            table!(portable, $t, crate::simd::portable::Portable, half crate::simd::portable::Portable, rows 4, small 8, vectors 2);
             match isa.level() {
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => &avx512::TABLE,

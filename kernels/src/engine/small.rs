@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A left operand may have any strides, for its entries are broadcast one at a time. Rows of the right operand and of the output must be
-//! contiguous: what is not, or is of another type, is copied first.
+//! contiguous: what is not, or is of another type, is copied first. Tiles of up to 8 rows of whole vectors, whose left rows are contiguous, are *even*: each row
+//! has an address of its own, and an FMA broadcasts from there.
 
 use super::epilogue::{Blend, blend_line};
 use super::kernels::Kernels;
@@ -42,7 +43,8 @@ pub(crate) struct Job<T> {
     n: usize,
     k: usize,
     left: *const T,
-    left_steps: [isize; 2],
+    row_step: isize,
+    depth_step: isize,
     right: *const T,
     right_step: isize,
     out: *mut T,
@@ -50,8 +52,30 @@ pub(crate) struct Job<T> {
     blend: Blend<T>,
 }
 
-/// `out <- beta out + alpha lhs rhs` of a shape that [`suits`], any strides.
+/// `out <- beta out + alpha lhs rhs` of a shape that [`suits`], if the operands and the output can be used where they lie; whether they can.
 #[inline(always)]
+pub(crate) fn in_place<L: Input, R: Input<Acc = L::Acc>>(
+    mut out: MatMut<'_, L::Acc>,
+    blend: Blend<L::Acc>,
+    lhs: MatRef<'_, L>,
+    rhs: MatRef<'_, R>,
+    isa: Isa,
+) -> bool {
+    let ([m, k], n) = (lhs.shape(), rhs.cols());
+    debug_assert!(suits(m, n, k) && out.shape() == [m, n] && rhs.rows() == k, "small product: shapes disagree");
+    let ([row_step, depth_step], [right_step, right_unit], [out_step, out_unit]) =
+        (lhs.strides(), rhs.strides(), out.strides());
+    let (Some(left), Some(right), 1, 1) = (lhs.cast::<L::Acc>(), rhs.cast::<L::Acc>(), out_unit, right_unit) else {
+        return false;
+    };
+    let (left, right, out) = (left.as_ptr(), right.as_ptr(), out.as_mut_ptr());
+    let job = Job { m, n, k, left, row_step, depth_step, right, right_step, out, out_step, blend };
+    // SAFETY: the kernels belong to an ISA this CPU has; the views hold these shapes, rows contiguous where they must be.
+    unsafe { compute(&job, L::Acc::kernels(isa)) };
+    true
+}
+
+/// `out <- beta out + alpha lhs rhs` of a shape that [`suits`], any strides.
 pub(crate) fn product<L: Input, R: Input<Acc = L::Acc>>(
     mut out: MatMut<'_, L::Acc>,
     blend: Blend<L::Acc>,
@@ -60,21 +84,9 @@ pub(crate) fn product<L: Input, R: Input<Acc = L::Acc>>(
     isa: Isa,
     stack: &mut MemStack,
 ) {
-    let kernels = L::Acc::kernels(isa);
-    let ([m, k], n) = (lhs.shape(), rhs.cols());
-    debug_assert!(suits(m, n, k) && out.shape() == [m, n] && rhs.rows() == k, "small product: shapes disagree");
-    let [out_step, contiguous] = out.strides();
-    if let (Some(left), Some(right), 1) = (lhs.cast::<L::Acc>(), rhs.cast::<L::Acc>(), contiguous)
-        && right.strides()[1] == 1
-    {
-        let out = out.as_mut_ptr();
-        let (left_steps, right_step) = (left.strides(), right.strides()[0]);
-        let (left, right) = (left.as_ptr(), right.as_ptr());
-        let mut job = Job { m, n, k, left, left_steps, right, right_step, out, out_step, blend };
-        // SAFETY: the kernels belong to an ISA this CPU has; the views hold these shapes, rows contiguous where they must be.
-        return unsafe { compute(&mut job, kernels) };
+    if !in_place(out.rb_mut(), blend, lhs, rhs, isa) {
+        copied(out, blend, lhs, rhs, L::Acc::kernels(isa), stack);
     }
-    copied(out, blend, lhs, rhs, kernels, stack);
 }
 
 /// The same by copies of what is not as it must be.
@@ -87,15 +99,15 @@ fn copied<L: Input, R: Input<Acc = L::Acc>>(
     kernels: &Kernels<L::Acc>,
     stack: &mut MemStack,
 ) {
-    let ([m, k], n, [row_step, col_step]) = (lhs.shape(), rhs.cols(), out.strides());
-    if row_step == 1 && col_step != 1 {
+    let ([m, k], n, [out_step, out_unit]) = (lhs.shape(), rhs.cols(), out.strides());
+    if out_step == 1 && out_unit != 1 {
         // A column-major output is computed as its transpose.
         return copied(out.transpose(), blend, rhs.transpose(), lhs.transpose(), kernels, stack);
     }
     let (memory, _) = aligned::<L::Acc>(stack, m * k + k * n + m * n);
     let (left_memory, memory) = memory.split_at_mut(m * k);
     let (right_memory, out_memory) = memory.split_at_mut(k * n);
-    let (left, left_steps) = match lhs.cast::<L::Acc>() {
+    let (left, [row_step, depth_step]) = match lhs.cast::<L::Acc>() {
         Some(left) => (left.as_ptr(), left.strides()),
         None => (widened(lhs, left_memory), [k as isize, 1]),
     };
@@ -109,23 +121,22 @@ fn copied<L: Input, R: Input<Acc = L::Acc>>(
         }
         _ => (widened(rhs, right_memory), n as isize),
     };
-    let mut job =
-        Job { m, n, k, left, left_steps, right, right_step, out: out.as_mut_ptr(), out_step: row_step, blend };
-    if col_step == 1 {
+    let job = Job { m, n, k, left, row_step, depth_step, right, right_step, out: out.as_mut_ptr(), out_step, blend };
+    if out_unit == 1 {
         // SAFETY: the kernels belong to an ISA this CPU has; operands and output hold these shapes, rows contiguous where they must be.
-        return unsafe { compute(&mut job, kernels) };
+        return unsafe { compute(&job, kernels) };
     }
     let tile: *mut L::Acc = out_memory.as_mut_ptr().cast();
-    let mut job = Job { out: tile, out_step: n as isize, blend: Blend::set(num_traits::One::one()), ..job };
+    let job = Job { out: tile, out_step: n as isize, blend: Blend::set(num_traits::One::one()), ..job };
     // SAFETY: as above, into memory for m rows of n, all of which it writes.
     let tile = unsafe {
-        compute(&mut job, kernels);
+        compute(&job, kernels);
         core::slice::from_raw_parts(tile, m * n)
     };
     for (i, row) in tile.chunks_exact(n.max(1)).enumerate() {
-        let to = out.as_mut_ptr().wrapping_offset(i as isize * row_step);
+        let to = out.as_mut_ptr().wrapping_offset(i as isize * out_step);
         // SAFETY: row i of the output.
-        unsafe { blend_line(to, col_step, row, blend, kernels) };
+        unsafe { blend_line(to, out_unit, row, blend, kernels) };
     }
 }
 
@@ -139,102 +150,198 @@ fn widened<I: Input>(from: MatRef<'_, I>, to: &mut [MaybeUninit<I::Acc>]) -> *co
     to.as_ptr().cast()
 }
 
-/// Computes `count` times M rows, the first of them `first`, of V vectors of columns: see [`tiles`].
-pub(crate) type SmallFn<T> = unsafe fn(job: &Job<T>, first: usize, count: usize);
+/// Computes a job of at least a row and a column, at most a panel of these: see [`tiles`].
+pub(crate) type SmallFn<T> = unsafe fn(job: &Job<T>);
 
-/// Computes a job: by panels of columns, and for each by 8, 4, 2 and 1 rows.
+/// Computes a job, by panels of columns.
 ///
 /// # Safety
 /// The kernels belong to an ISA this CPU has; the operands are readable and the output is writable at the job's shapes and steps.
 #[inline(always)]
-unsafe fn compute<T>(job: &mut Job<T>, kernels: &Kernels<T>) {
-    let mut rest = job.n;
-    while rest > 0 {
-        job.n = rest.min(kernels.nr);
-        let vectors = job.n.div_ceil(kernels.lanes);
-        let mut first = 0;
-        while first < job.m {
-            let rows = kernels.small_rows(vectors, job.m - first);
-            let count = (job.m - first) / rows;
-            // SAFETY: the caller's contract; a panel of the job's columns, and rows below m.
-            unsafe { kernels.small_tiles(vectors, rows)(job, first, count) };
-            first += count * rows;
+unsafe fn compute<T: Copy>(job: &Job<T>, kernels: &Kernels<T>) {
+    if job.m == 0 || job.n == 0 {
+        return;
+    }
+    // SAFETY: the caller's contract; the job has rows and columns, no more than a panel.
+    unsafe {
+        match job.n <= kernels.nr {
+            true => kernels.small_tiles(job.m, job.n)(job),
+            false => panels(job, kernels),
         }
-        rest -= job.n;
-        job.right = job.right.wrapping_add(job.n);
-        job.out = job.out.wrapping_add(job.n);
     }
 }
 
-/// `count` times M rows of V vectors of columns, the last of which may be masked.
+/// # Safety
+/// As [`compute`].
+#[inline(never)]
+unsafe fn panels<T: Copy>(job: &Job<T>, kernels: &Kernels<T>) {
+    // Panels of one width: a narrow last one would have few sums to hide the latency of an addition behind.
+    let width = job.n.div_ceil(job.n.div_ceil(kernels.nr)).next_multiple_of(kernels.lanes);
+    for first in (0..job.n).step_by(width) {
+        let n = width.min(job.n - first);
+        let panel = Job { n, right: job.right.wrapping_add(first), out: job.out.wrapping_add(first), ..*job };
+        // SAFETY: the caller's contract; a panel of the job's columns.
+        unsafe { kernels.small_tiles(panel.m, n)(&panel) };
+    }
+}
+
+/// Rows by groups of M, of V vectors of columns, the last of which may be masked; what is left goes to the tiles of fewer rows.
+/// Only MOST, the largest M, has more than one group.
 ///
 /// # Safety
-/// On a CPU with S's instruction set, inside a function compiled for it: as [`compute`], `n` is more than V - 1 vectors and at most V, rows
-/// `first..first + count M` are below `m`.
+/// On a CPU with S's instruction set, inside a function compiled for it: as [`compute`], at least M rows, but fewer than 2 M unless M is MOST; `n` is
+/// more than V - 1 vectors and at most V.
 #[inline(always)]
-pub(crate) unsafe fn tiles<T: Float, S: Simd<T>, const M: usize, const V: usize>(
+pub(crate) unsafe fn tiles<T: Float, S: Simd<T>, const M: usize, const MOST: usize, const V: usize>(
     job: &Job<T>,
-    first: usize,
-    count: usize,
+    kernels: &Kernels<T>,
 ) {
-    let whole = job.n == V * S::LANES;
-    for group in 0..count {
+    let even = job.n == V * S::LANES && job.depth_step == 1;
+    let (mut left, mut out, mut rows) = (job.left, job.out, job.m);
+    loop {
         // SAFETY: the caller's contract.
         unsafe {
-            match whole {
-                true => tile::<T, S, M, V, true>(job, first + group * M),
-                false => tile::<T, S, M, V, false>(job, first + group * M),
+            match even {
+                true => tile::<T, S, M, V, true>(job, left, out),
+                false => tile::<T, S, M, V, false>(job, left, out),
             }
         }
+        left = left.wrapping_offset(M as isize * job.row_step);
+        out = out.wrapping_offset(M as isize * job.out_step);
+        rows -= M;
+        if M < MOST || rows < M {
+            break;
+        }
+    }
+    if M > 1 && rows > 0 {
+        let job = Job { m: rows, left, out, ..*job };
+        // SAFETY: the caller's contract; fewer rows than M are left.
+        unsafe { kernels.small_tiles(rows, job.n)(&job) }
     }
 }
 
-/// Rows `first..first + M`.
+/// Hides where an address comes from: it is counted up in a register of its own, not formed anew from a common index, which an FMA would wait for a slot for.
+#[inline(always)]
+fn opaque<T>(mut address: *const T) -> *const T {
+    #[cfg(not(miri))]
+    // SAFETY: no instruction.
+    unsafe {
+        core::arch::asm!("/* {0} */", inout(reg) address, options(pure, readonly, nostack, preserves_flags));
+    }
+    address
+}
+
+/// Depths between two steps of the addresses, where each row has its own.
+const DEPTHS: usize = 4;
+
+/// M rows; `EVEN` if `n` is V vectors and the left operand's rows are contiguous.
 ///
 /// # Safety
-/// As [`tiles`]; `WHOLE` if `n` is V vectors.
+/// As [`tiles`], M rows of the job from `left` and `out` on.
 #[inline(always)]
-unsafe fn tile<T: Float, S: Simd<T>, const M: usize, const V: usize, const WHOLE: bool>(job: &Job<T>, first: usize) {
-    let Job { n, k, left, left_steps: [row_step, depth_step], right, right_step, out, out_step, blend, .. } = *job;
+unsafe fn tile<T: Float, S: Simd<T>, const M: usize, const V: usize, const EVEN: bool>(
+    job: &Job<T>,
+    left: *const T,
+    out: *mut T,
+) {
+    let Job { n, k, row_step, depth_step, right, right_step, out_step, blend, .. } = *job;
     let last = n - (V - 1) * S::LANES;
     // SAFETY: the caller's contract; the last vector is masked to the columns that exist.
     unsafe {
         let zero = S::splat(T::zero());
         let mut sums = [[zero; V]; M];
-        // A pointer to each row: from one address to the next the compiler would count up, one addition after the other.
-        let mut rows = [left; M];
-        for (i, row) in rows.iter_mut().enumerate() {
-            let mut start = left.wrapping_offset((first + i) as isize * row_step);
-            #[cfg(not(miri))]
-            core::arch::asm!("/* {0} */", inout(reg) start, options(pure, readonly, nostack, preserves_flags));
-            *row = start;
+        let mut rows = Rows::<T, M, EVEN>::new(left, row_step);
+        let (mut r, mut depths) = (right, k);
+        while Rows::<T, M, EVEN>::EACH == 1 && depths >= DEPTHS {
+            for depth in 0..DEPTHS {
+                add::<T, S, M, V, EVEN>(&mut sums, &rows, depth, r, last);
+                r = r.wrapping_offset(right_step);
+            }
+            rows.step(DEPTHS as isize);
+            depths -= DEPTHS;
         }
-        let (mut depth, mut r) = (0, right);
-        for _ in 0..k {
-            let mut vectors = [zero; V];
-            for (v, vector) in vectors.iter_mut().enumerate() {
-                let from = r.add(v * S::LANES);
-                *vector = if WHOLE || v + 1 < V { S::load(from) } else { S::load_first(from, last) };
-            }
-            for (i, row) in sums.iter_mut().enumerate() {
-                let factor = S::splat(*rows[i].offset(depth));
-                for (sum, &vector) in row.iter_mut().zip(&vectors) {
-                    *sum = S::fma(factor, vector, *sum);
-                }
-            }
-            (depth, r) = (depth + depth_step, r.wrapping_offset(right_step));
+        for _ in 0..depths {
+            add::<T, S, M, V, EVEN>(&mut sums, &rows, 0, r, last);
+            r = r.wrapping_offset(right_step);
+            rows.step(depth_step);
         }
         let (alpha, beta, overwrite) = (S::splat(blend.alpha), S::splat(blend.beta), blend.beta == T::zero());
         for (i, row) in sums.iter().enumerate() {
-            let to = out.wrapping_offset((first + i) as isize * out_step);
+            let to = out.wrapping_offset(i as isize * out_step);
             for (v, &sum) in row.iter().enumerate() {
-                let (to, whole) = (to.add(v * S::LANES), WHOLE || v + 1 < V);
+                let (to, whole) = (to.add(v * S::LANES), EVEN || v + 1 < V);
                 let mut value = S::mul(alpha, sum);
                 if !overwrite {
                     let old = if whole { S::load(to) } else { S::load_first(to, last) };
                     value = S::fma(alpha, sum, S::mul(beta, old));
                 }
                 if whole { S::store(to, value) } else { S::store_first(to, value, last) }
+            }
+        }
+    }
+}
+
+/// One depth of a tile: `sums[i][..] += l[i][depth] r[..]`.
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn add<T: Float, S: Simd<T>, const M: usize, const V: usize, const EVEN: bool>(
+    sums: &mut [[S::V; V]; M],
+    rows: &Rows<T, M, EVEN>,
+    depth: usize,
+    r: *const T,
+    last: usize,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut vectors = [S::splat(T::zero()); V];
+        for (v, vector) in vectors.iter_mut().enumerate() {
+            let from = r.add(v * S::LANES);
+            *vector = if EVEN || v + 1 < V { S::load(from) } else { S::load_first(from, last) };
+        }
+        for (i, row) in sums.iter_mut().enumerate() {
+            let factor = S::splat(*rows.at(i).add(depth));
+            for (sum, &vector) in row.iter_mut().zip(&vectors) {
+                *sum = S::fma(factor, vector, *sum);
+            }
+        }
+    }
+}
+
+/// Addresses of a tile's rows of the left operand. Where there are registers for it, each row has its own, which an FMA reads at once; else every fourth,
+/// and the others are reached by an index.
+struct Rows<T, const M: usize, const EVEN: bool> {
+    addresses: [*const T; M],
+    row_step: isize,
+}
+
+impl<T, const M: usize, const EVEN: bool> Rows<T, M, EVEN> {
+    /// Rows of one address.
+    const EACH: usize = if EVEN && M <= 8 { 1 } else { 4 };
+
+    #[inline(always)]
+    fn new(left: *const T, row_step: isize) -> Self {
+        let mut addresses = [left; M];
+        for (i, address) in addresses.iter_mut().enumerate() {
+            if i % Self::EACH == 0 {
+                *address = opaque(left.wrapping_offset(i as isize * row_step));
+            }
+        }
+        Rows { addresses, row_step }
+    }
+
+    #[inline(always)]
+    fn at(&self, i: usize) -> *const T {
+        self.addresses[i - i % Self::EACH].wrapping_offset((i % Self::EACH) as isize * self.row_step)
+    }
+
+    #[inline(always)]
+    fn step(&mut self, depths: isize) {
+        // A loop in steps would not be unrolled, and the addresses stay in memory.
+        for (i, address) in self.addresses.iter_mut().enumerate() {
+            if i % Self::EACH == 0 {
+                *address = opaque(address.wrapping_offset(depths));
             }
         }
     }

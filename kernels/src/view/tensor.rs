@@ -80,6 +80,13 @@ impl<'a, T, const R: usize> View<'a, T, R> {
         View { ptr, shape, strides, memory: PhantomData }
     }
 
+    /// The same view, as of a [`ViewMut`].
+    #[inline(always)]
+    pub fn as_ref(&self) -> View<'a, T, R> {
+        // SAFETY: the same elements, borrowed as long.
+        unsafe { View::from_raw(self.ptr, self.shape, self.strides) }
+    }
+
     /// The sizes of the axes.
     pub fn shape(&self) -> [usize; R] {
         self.shape
