@@ -38,16 +38,20 @@ fn table(method: MethodKind, runs: &[&Run]) -> String {
         true => ("damping", |settings| settings.damping),
         false => ("momentum", |settings| settings.momentum),
     };
-    let rates = distinct(runs.iter().map(|run| run.settings.learning_rate));
+    let (label, rate): (_, fn(&Settings) -> f64) = match method.is_natural() {
+        true => ("learning rate / damping", |settings| settings.learning_rate / settings.damping),
+        false => ("learning rate", |settings| settings.learning_rate),
+    };
+    let rates = distinct(runs.iter().map(|run| rate(&run.settings)));
     let seconds = distinct(runs.iter().map(|run| second(&run.settings)));
     let best = runs.iter().map(|run| run.loss()).fold(f64::INFINITY, f64::min);
 
-    let mut rows = vec![vec![format!("{}: learning rate", method.name())]];
+    let mut rows = vec![vec![format!("{}: {label}", method.name())]];
     rows[0].extend(seconds.iter().map(|value| format!("{name} {value}")));
-    for rate in rates {
-        let mut row = vec![rate.to_string()];
-        for value in &seconds {
-            let cell = runs.iter().find(|run| run.settings.learning_rate == rate && second(&run.settings) == *value);
+    for value in rates {
+        let mut row = vec![value.to_string()];
+        for across in &seconds {
+            let cell = runs.iter().find(|run| rate(&run.settings) == value && second(&run.settings) == *across);
             row.push(match cell {
                 Some(run) if run.loss() == best => format!("**{best:.3e}**"),
                 Some(run) if run.loss().is_finite() => format!("{:.3e}", run.loss()),

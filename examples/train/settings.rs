@@ -74,7 +74,7 @@ impl Settings {
     pub const FACTOR_DECAY: f64 = 0.95;
 
     /// Each method's defaults on each data set: the best of its grid, or with convolutions of a few trials (SGD and Adam: none), which
-    /// `docs/training.md` records.
+    /// `docs/training.md` records. The natural gradient's were searched for the classifier only.
     pub fn best(task: Task, method: MethodKind) -> Self {
         use MethodKind::{Adam, Foof, Kfac, Natural, NaturalBlock, NaturalFull, Sgd};
         let (learning_rate, momentum, damping) = match (task, method) {
@@ -91,6 +91,8 @@ impl Settings {
             (Task::ConvolutionalClassifier, Kfac) => (1e-2, 0.9, 1e-1),
             (Task::ConvolutionalClassifier, Foof) => (1e-1, 0.9, 3e-1),
             (Task::Autoencoder, Natural | NaturalFull | NaturalBlock) => (1e-2, 0.9, 1e1),
+            (Task::Classifier, Natural | NaturalBlock) => (3e1, 0.9, 1e3),
+            (Task::Classifier, NaturalFull) => (3.0, 0.9, 1e2),
             (_, Natural | NaturalFull | NaturalBlock) => (3e-1, 0.9, 1e1),
         };
         Self {
@@ -103,25 +105,28 @@ impl Settings {
         }
     }
 
-    /// Every method's grid has the same size: five learning rates by four momenta, or by four dampings
-    /// (at momentum 0.9).
+    /// Every method's grid has the same size: five learning rates by four momenta, or by four dampings (at momentum 0.9). The natural gradient's
+    /// learning rates are SGD's times the damping: with a large one it is SGD.
     pub fn grid(task: Task, method: MethodKind) -> Vec<Self> {
         use MethodKind::{Adam, Foof, Kfac, Natural, NaturalBlock, NaturalFull, Sgd};
         let best = Self::best(task, method);
         let learning_rates: [f64; 5] = match (task, method) {
-            (Task::Autoencoder, Sgd) | (_, Adam) => [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
-            (Task::Classifier | Task::ConvolutionalClassifier, Sgd) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
+            (Task::Autoencoder, Sgd | Natural | NaturalFull | NaturalBlock) | (_, Adam) => {
+                [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
+            }
+            (_, Sgd | Natural | NaturalFull | NaturalBlock) => [3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
             (Task::ConvolutionalClassifier, Foof) => [1e-2, 2e-2, 5e-2, 1e-1, 2e-1],
             (_, Kfac | Foof) => [2e-3, 5e-3, 1e-2, 2e-2, 5e-2],
-            (Task::Autoencoder, Natural | NaturalFull | NaturalBlock) => [1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
-            (_, Natural | NaturalFull | NaturalBlock) => [3e-2, 1e-1, 3e-1, 1.0, 3.0],
         };
         let seconds: [Self; 4] = match method {
             Sgd | Adam => [0.5, 0.8, 0.9, 0.97].map(|momentum| Self { momentum, ..best }),
             Kfac | Foof => [3e-2, 1e-1, 3e-1, 1.0].map(|damping| Self { damping, ..best }),
-            Natural | NaturalFull | NaturalBlock => [1e-1, 1.0, 1e1, 1e2].map(|damping| Self { damping, ..best }),
+            Natural | NaturalFull | NaturalBlock => [1.0, 1e1, 1e2, 1e3].map(|damping| Self { damping, ..best }),
         };
-        let pair = |settings: Self| learning_rates.map(|learning_rate| Self { learning_rate, ..settings });
+        let pair = |settings: Self| {
+            let unit = if method.is_natural() { settings.damping } else { 1.0 };
+            learning_rates.map(|rate| Self { learning_rate: rate * unit, ..settings })
+        };
         seconds.into_iter().flat_map(pair).collect()
     }
 }

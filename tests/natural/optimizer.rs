@@ -18,8 +18,7 @@ use proptest::prelude::*;
 
 const BLOCKS: [FisherBlocks; 2] = [FisherBlocks::Whole, FisherBlocks::Diagonal];
 
-/// Rows of gradients of the layers of a batch, `[R, P]`, and what `G^T G` may be off by beyond a product of them; as the golden networks', and errors
-/// that are scaled: four roundings each, of a quotient, a root, its format and the product.
+/// Rows of gradients of the layers of a batch, `[R, P]`, and what `G^T G` may be off by beyond a product of them; as the golden networks'.
 fn gradients(layers: &[Layer], batch: &Batch<f64>) -> (Approx, f64) {
     let (mut gram, mut error, mut all) = (0.0, 0.0, Vec::new());
     for (layer, [x, e]) in layers.iter().zip(&batch.0) {
@@ -28,7 +27,7 @@ fn gradients(layers: &[Layer], batch: &Batch<f64>) -> (Approx, f64) {
         let x = if layer.bias() == Bias::With { fisher::with_one(&x) } else { x };
         let magnitude = fisher::stacked(&x).frobenius() * e.dense().frobenius();
         let [o, i] = layer.weight_shape();
-        let gamma = F64.gamma(o * i + t * t + o + i + 16);
+        let gamma = F64.gamma(o * i + t * t + o + i + 8);
         gram += gamma * magnitude * magnitude;
         error += gamma * magnitude;
         all.push(fisher::gradients(&x, &fisher::datapoints(&e.dense(), t)));
