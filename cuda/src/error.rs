@@ -77,6 +77,16 @@ pub enum CudaError {
         /// The stream's.
         expected: usize,
     },
+    /// An address where no element can begin.
+    #[error("{argument}: address {pointer:#x} is not a multiple of {alignment}")]
+    Misaligned {
+        /// The argument.
+        argument: &'static str,
+        /// The address.
+        pointer: u64,
+        /// What it must be a multiple of.
+        alignment: usize,
+    },
     /// Scratch made for another stream: its memory is reused in the order of one stream only.
     #[error("scratch belongs to another stream")]
     OtherStream,

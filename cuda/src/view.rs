@@ -86,7 +86,8 @@ impl<'a, T, const R: usize> View<'a, T, R> {
     /// `len` elements at `pointer`, which any library may have allocated, on `device`.
     ///
     /// # Errors
-    /// [`CudaError::OtherDevice`] if the driver knows the memory as another device's or as none's, [`CudaError::View`].
+    /// [`CudaError::OtherDevice`] if the driver knows the memory as another device's or as none's, [`CudaError::Misaligned`] if no element can begin there,
+    /// [`CudaError::View`].
     ///
     /// # Safety
     /// The elements are valid for reads for `'a`, also by work that is enqueued meanwhile and runs later.
@@ -99,6 +100,9 @@ impl<'a, T, const R: usize> View<'a, T, R> {
         strides: [isize; R],
     ) -> Result<Self, CudaError> {
         let view = View::on(pointer, device.ordinal(), len, 0, shape, Some(strides))?;
+        if !pointer.is_multiple_of(align_of::<T>() as u64) {
+            return Err(CudaError::Misaligned { argument, pointer, alignment: align_of::<T>() });
+        }
         if len > 0 {
             let found = device.owner_of(pointer)?;
             if found != Some(device.ordinal()) {

@@ -84,6 +84,8 @@ fn a_pointer_of_another_device_is_refused() {
         View::<f32, 1>::from_raw("x", device, pointer, 8, [8], [1]).map(|view| view.pointer())
     };
     assert_eq!(raw(device, pointer), Ok(pointer));
+    let expected = CudaError::Misaligned { argument: "x", pointer: pointer + 2, alignment: 4 };
+    assert_eq!(raw(device, pointer + 2), Err(expected));
     let host = [0f32; 8];
     let expected = CudaError::OtherDevice { argument: "x", found: None, expected: 0 };
     assert_eq!(raw(device, host.as_ptr() as u64), Err(expected));

@@ -2,6 +2,7 @@
 
 mod errors;
 mod factors;
+mod foreign;
 mod integers;
 mod reals;
 mod run;
