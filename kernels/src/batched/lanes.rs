@@ -432,7 +432,8 @@ impl<T> Ahead<T> {
         let (out, next, len) = (&out.first, &next.first, n * n);
         let each = (len * lanes).div_ceil(line::<T>() * steps.max(1));
         // Of a group that is not full, lanes without a matrix are not where they would follow.
-        let joined = out[lanes - 1].addr().wrapping_sub(out[0].addr()) == (lanes - 1) * len * size_of::<T>();
+        let follow = |first: usize, last: usize| last.wrapping_sub(first) == (lanes - 1) * len * size_of::<T>();
+        let joined = follow(out[0].addr(), out[lanes - 1].addr()) && follow(next[0].addr(), next[lanes - 1].addr());
         let (stretches, len) = if joined { (1, lanes * len) } else { (lanes, len) };
         Ahead { out: out.as_ptr(), next: next.as_ptr(), len, stretches, at: 0, each }
     }

@@ -241,11 +241,12 @@ fn run<T: Element>(
     failures.finish(|failure| failure.index)
 }
 
-/// Elements that all workers take together. Each begins its own page: what the hardware fetches ahead of one must not be another's.
+/// Elements that all workers take together. A page lies between two: what the hardware fetches ahead of one, which stays within a page, must
+/// not be another's.
 fn worker_memory<T: Element>(n: usize, cols: usize, par: Par) -> usize {
     let groups = if cols == 0 { group::together(n) } else { 1 };
     let len = group::memory(n, cols, T::kernels(par.isa()).lanes) * groups;
-    (len * size_of::<T>()).next_multiple_of(PAGE) / size_of::<T>() * par.degree()
+    (len + PAGE / size_of::<T>()) * par.degree()
 }
 
 /// What failed, gathered from all tasks. Allocates only where something did.
