@@ -13,7 +13,7 @@ target=${FOOF_ASM_TARGET:-target/asm}
 host=$(rustc -vV | sed -n 's/^host: //p')
 
 # What the tables of kernels/src/engine/kernels.rs hold: instruction set, rows and vectors of its largest register tile, register.
-# Each has one microkernel for every power of two up to its rows, times every number of vectors, for f32 and f64.
+# Each has one microkernel for every power of two up to its rows, times every number of vectors and kind of operands, for f32 and f64.
 tables='avx512 8 3 zmm
 avx2 4 3 ymm
 portable 4 2 -'
@@ -23,7 +23,7 @@ inspect() {
     awk -v tables="$tables" '
     function refuse(why) { refused++; print "refused: " name ": " why > "/dev/stderr" }
 
-    # "..6avx51211microkernelKj8_Kj3_.." in module 3f32: f32 avx512 8x3. A second number "B.." repeats the first.
+    # "..6avx51211microkernelKj8_Kj3_Kh0_.." in module 3f32: f32 avx512 8x3 packed. A second number "B.." repeats the first; the third is what kind of operands.
     function parse(symbol,    rest) {
         type = symbol ~ /7kernels3f32/ ? "f32" : "f64"
         isa = symbol ~ /6avx512/ ? "avx512" : symbol ~ /4avx2/ ? "avx2" : symbol ~ /8portable/ ? "portable" : "unknown"
@@ -32,7 +32,8 @@ inspect() {
         rows = rest + 0
         sub(/^[0-9]*_K/, "", rest)
         vectors = rest ~ /^B/ ? rows : substr(rest, 2) + 0
-        name = type " " isa " " rows "x" vectors
+        match(rest, /_Kh[0-9]_/)
+        name = type " " isa " " rows "x" vectors " " kinds[substr(rest, RSTART + 3, 1) + 0]
     }
 
     # The innermost loop with the most arithmetic: from a label to the nearest jump back to it.
@@ -76,21 +77,22 @@ inspect() {
             # V vectors and M broadcasts for each step of depth; fewer only if the compiler keeps some, never more.
             if (loads > steps * (rows + vectors)) refuse(loads " memory operands in the loop for " steps " steps")
         }
-        printf "%-4s %-9s %dx%d %13d %15d %15d %11.4g\n", type, isa, rows, vectors, instructions, arithmetic, loads, steps
+        printf "%-25s %13d %15d %15d %11.4g\n", name, instructions, arithmetic, loads, steps
         seen[name]++
         found++
     }
 
     BEGIN {
         n = split(tables, t, "\n")
+        kinds[0] = "packed"; kinds[1] = "rows"; kinds[2] = "runs"
         for (i = 1; i <= n; i++) {
             split(t[i], f, " ")
             register[f[1]] = f[4]
             for (v = 1; v <= f[3]; v++) for (r = 1; r <= f[2]; r *= 2) {
-                expected["f32 " f[1] " " r "x" v]; expected["f64 " f[1] " " r "x" v]
+                for (k in kinds) { expected["f32 " f[1] " " r "x" v " " kinds[k]]; expected["f64 " f[1] " " r "x" v " " kinds[k]] }
             }
         }
-        print "type isa      tile  instructions   FMAs in loop  loads in loop       steps"
+        print "tile                       instructions    FMAs in loop   loads in loop       steps"
     }
     /^_R[A-Za-z0-9_]*7kernels3f(32|64)[A-Za-z0-9_]*11microkernelK[A-Za-z0-9_]*:/ {
         parse($1); inside = 1; count = 0; instructions = 0; frame = 0; split("", label)
@@ -118,7 +120,7 @@ inspect() {
 
 # Assembly broken on purpose must be refused: a call, a spill, a folded reload, and no microkernels at all.
 self_test() {
-    local broken="$target/broken.s" first='^_R.*7kernels3f32.*6avx51211microkernelKj8_Kj3_.*:$'
+    local broken="$target/broken.s" first='^_R.*7kernels3f32.*6avx51211microkernelKj8_Kj3_Kh0_.*:$'
     try() {
         if cmp -s "$1" "$broken"; then
             echo "self-test: the edit '$2' changed nothing" >&2

@@ -19,7 +19,7 @@ use crate::engine::epilogue::{Blend, Epilogue, Shared, StoreSymmetric, Tile};
 use crate::engine::kernels::Kernels;
 use crate::engine::microkernel::Depths;
 use crate::engine::pack::{Pack, Strided};
-use crate::engine::slab::{Panels, Part, Slab};
+use crate::engine::slab::{Left, Panels, Part, Slab};
 use crate::engine::slabs_of;
 use crate::simd::{line, prefetch_l2};
 use crate::view::MatRef;
@@ -68,7 +68,7 @@ unsafe fn add<T: Element>(
     for part in slabs_of(depths.clone()) {
         let [left, right] = panels(part.start, part.end < depths.end);
         // SAFETY: the caller's contract.
-        unsafe { Slab { depth: part.len(), left, right, ..slab }.add(tile, ld, fresh, kernels) };
+        unsafe { Slab { depth: part.len(), left: Left::Packed(left), right, ..slab }.add(tile, ld, fresh, kernels) };
         fresh = false;
     }
     fresh
@@ -93,7 +93,7 @@ impl<T: Element> Tiles<'_, T> {
     /// A slab of a macro-tile, its depth and panels still open.
     fn slab(&self, rows: usize, cols: usize, part: Part) -> Slab<T> {
         let none = Panels { ptr: core::ptr::null(), step: 0, continued: false };
-        Slab { rows, cols, depth: 0, left: none, right: none, part }
+        Slab { rows, cols, depth: 0, left: Left::Packed(none), right: none, part }
     }
 
     /// Asks for a block of A.

@@ -13,7 +13,7 @@ use super::correlation::{Correlation, Kind};
 use super::layout::{Layout, Steps};
 use crate::element::Element;
 use crate::engine::kernels::Kernels;
-use crate::engine::microkernel::Depths;
+use crate::engine::microkernel::{Depths, kind};
 use core::ops::Range;
 
 /// Depths of a slab: the right panel of it stays in L1, as in the engine.
@@ -241,7 +241,9 @@ impl<T: Element> Task<'_, T> {
             len: length,
             left_step: left_width,
             right_step: right_width,
+            row_step: 1,
             next: part.right.cast(),
+            next_rows: part.right.cast(),
         };
         let mut left = part.left.wrapping_sub(part.rows.start * part.class_step);
         if part.rows.len() > 1 {
@@ -258,7 +260,16 @@ impl<T: Element> Task<'_, T> {
                 let step = kernels.rows_step(rows - i);
                 let (l, r) = (left.wrapping_add(i), part.right.wrapping_add(j));
                 // SAFETY: the kernels belong to an ISA this CPU has; the caller's contract for the operands and the slot.
-                unsafe { kernels.tile(step, width)(&depths, l, r, to.add(i * part.to_row + j), part.to_row, fresh) };
+                unsafe {
+                    kernels.tile_of(kind::RUNS, step, width)(
+                        &depths,
+                        l,
+                        r,
+                        to.add(i * part.to_row + j),
+                        part.to_row,
+                        fresh,
+                    )
+                };
                 i += step;
             }
         }
@@ -278,7 +289,10 @@ impl<T: Element> Task<'_, T> {
             len: length,
             left_step: lanes,
             right_step: lanes,
+            // A class of the left operand lies before the last one.
+            row_step: -(part.class_step as isize),
             next: part.right.cast(),
+            next_rows: part.right.cast(),
         };
         let columns = part.columns / lanes;
         let mut i = part.rows.start;
@@ -291,7 +305,7 @@ impl<T: Element> Task<'_, T> {
                 // SAFETY: the kernels belong to an ISA this CPU has; the caller's contract for the operands and the slot.
                 unsafe {
                     let to = part.to.add(i * part.to_row + j * lanes);
-                    kernels.lanes_tile(rows, width)(&depths, l, part.class_step, r, to, part.to_row, fresh);
+                    kernels.lanes_tile(rows, width)(&depths, l, r, to, part.to_row, fresh);
                 }
                 j += width;
             }

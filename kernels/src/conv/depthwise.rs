@@ -28,12 +28,8 @@ use num_traits::{Float, Zero};
 /// Rows and columns that a register tile is compiled for: powers of two.
 pub(crate) const STEPS: usize = 3;
 
-/// See [`tile`].
-pub(crate) type LanesFn<T> =
-    unsafe fn(depths: &Depths, l: *const T, row_step: usize, r: *const T, c: *mut T, ldc: usize, fresh: bool);
-
-/// `c[i][j] (+)= sum_p l[p - i][lane] r[p + j][lane]`, `i < M` rows `row_step` elements before one another, `j < V` vectors; `c` is row-major,
-/// `ldc` elements a row. Per depth `M V` FMAs and `M + V` loads.
+/// `c[i][j] (+)= sum_p l[p + i][lane] r[p + j][lane]`, `i < M` rows `row_step` elements apart, `j < V` vectors; `c` is row-major, `ldc` elements a
+/// row. Per depth `M V` FMAs and `M + V` loads.
 ///
 /// # Safety
 /// On a CPU with S's instruction set, inside a function compiled for it: `depths` names readable starts, at whose depths `l` is readable for
@@ -42,13 +38,12 @@ pub(crate) type LanesFn<T> =
 pub(crate) unsafe fn tile<T: Float, S: Simd<T>, const M: usize, const V: usize>(
     depths: &Depths,
     l: *const T,
-    row_step: usize,
     r: *const T,
     c: *mut T,
     ldc: usize,
     fresh: bool,
 ) {
-    let Depths { left, right, runs, len, left_step, right_step, .. } = *depths;
+    let Depths { left, right, runs, len, left_step, right_step, row_step, .. } = *depths;
     // SAFETY: the caller's contract.
     unsafe {
         let mut sums = [[S::splat(T::zero()); V]; M];
@@ -60,7 +55,7 @@ pub(crate) unsafe fn tile<T: Float, S: Simd<T>, const M: usize, const V: usize>(
                     *vector = S::load(rp.add(j * S::LANES));
                 }
                 for (i, row) in sums.iter_mut().enumerate() {
-                    let left = S::load(lp.sub(i * row_step));
+                    let left = S::load(lp.offset(i as isize * row_step));
                     for (sum, &vector) in row.iter_mut().zip(&rights) {
                         *sum = S::fma(left, vector, *sum);
                     }

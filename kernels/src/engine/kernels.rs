@@ -1,6 +1,6 @@
 //! The table of compiled kernels: thin shims that carry `#[target_feature]`, chosen once per operation.
 
-use super::microkernel::{Depths, TileFn, tile};
+use super::microkernel::{Depths, TileFn, kind, tile};
 use super::rows;
 use super::small::{self, SmallFn};
 use crate::batched::blocks::B;
@@ -12,7 +12,7 @@ use crate::cholesky::leaf::{self, Block, LeafOp};
 use crate::cholesky::small::{self as small_inverse, InverseFn, WIDTHS};
 use crate::cholesky::strips::{self, FactorFn, SolveFn, Strip};
 use crate::conv::assemble::{AssembleFn, Assembly, Scratch};
-use crate::conv::depthwise::{self, LanesFn};
+use crate::conv::depthwise;
 use crate::isa::{Isa, Level};
 
 /// Row counts a register tile is compiled for: powers of two up to the ISA's.
@@ -29,8 +29,8 @@ pub struct Kernels<T: 'static> {
     pub(crate) mr: usize,
     /// Width of a packed panel.
     pub(crate) nr: usize,
-    /// `tiles[v - 1][log2 rows]`.
-    tiles: [[TileFn<T>; ROW_STEPS]; MAX_VECTORS],
+    /// `tiles[kind][v - 1][log2 rows]`.
+    tiles: [[[TileFn<T>; ROW_STEPS]; MAX_VECTORS]; 3],
     /// See [`rows::blend`]. Callable because the table is reached only through an [`Isa`].
     pub(crate) blend: unsafe fn(*mut T, *const T, usize, T, T),
     /// See [`rows::add_squares`].
@@ -52,7 +52,7 @@ pub struct Kernels<T: 'static> {
     /// See [`leaf::leaf`].
     pub(crate) leaf: unsafe fn(LeafOp, usize, &Block<T>, &mut Block<T>),
     /// `lanes[log2 rows][log2 columns]`: see [`depthwise::tile`].
-    lanes_tiles: [[LanesFn<T>; depthwise::STEPS]; depthwise::STEPS],
+    lanes_tiles: [[TileFn<T>; depthwise::STEPS]; depthwise::STEPS],
     /// The columns of a small product are counted in halves of a vector: half an AVX-512 register is an AVX2 one, which needs no mask.
     half_lanes_log2: u32,
     /// `small_tiles[halves of vectors - 1][log2 rows]`: see [`small::tiles`].
@@ -89,9 +89,14 @@ impl<T> Kernels<T> {
         self.mr.min(1 << rows.ilog2())
     }
 
-    /// The microkernel for `rows` (from [`Kernels::rows_step`]) and `cols <= nr` columns, rounded up to vectors.
+    /// The microkernel for `rows` (from [`Kernels::rows_step`]) and `cols <= nr` columns, rounded up to vectors, of packed operands.
     pub(crate) fn tile(&self, rows: usize, cols: usize) -> TileFn<T> {
-        self.tiles[cols.div_ceil(self.lanes) - 1][rows.ilog2() as usize]
+        self.tile_of(kind::PACKED, rows, cols)
+    }
+
+    /// The same of operands that lie otherwise.
+    pub(crate) fn tile_of(&self, kind: u8, rows: usize, cols: usize) -> TileFn<T> {
+        self.tiles[usize::from(kind)][cols.div_ceil(self.lanes) - 1][rows.ilog2() as usize]
     }
 
     /// The strip kernels for `width <= nr` lanes, rounded up to vectors.
@@ -118,7 +123,7 @@ impl<T> Kernels<T> {
     }
 
     /// The depthwise tile of `rows` and `columns` from [`Kernels::lanes_step`].
-    pub(crate) fn lanes_tile(&self, rows: usize, columns: usize) -> LanesFn<T> {
+    pub(crate) fn lanes_tile(&self, rows: usize, columns: usize) -> TileFn<T> {
         self.lanes_tiles[rows.ilog2() as usize][columns.ilog2() as usize]
     }
 }
@@ -138,11 +143,11 @@ macro_rules! table {
             // SAFETY of the shims: a table is reached only through an Isa, the proof that this CPU has the features;
             // what pointers must satisfy is the contract of the function each forwards to.
             $(#[$feature])?
-            unsafe fn microkernel<const M: usize, const V: usize>(
+            unsafe fn microkernel<const M: usize, const V: usize, const KIND: u8>(
                 depths: &Depths, l: *const $t, r: *const $t, c: *mut $t, ldc: usize, fresh: bool,
             ) {
                 // SAFETY: see above.
-                unsafe { tile::<$t, S, M, V>(depths, l, r, c, ldc, fresh, 0.0) }
+                unsafe { tile::<$t, S, M, V, KIND>(depths, l, r, c, ldc, fresh, 0.0) }
             }
             $(#[$feature])?
             unsafe fn blend(dst: *mut $t, src: *const $t, n: usize, alpha: $t, beta: $t) {
@@ -223,10 +228,10 @@ macro_rules! table {
             }
             $(#[$feature])?
             unsafe fn lanes<const M: usize, const V: usize>(
-                depths: &Depths, l: *const $t, row_step: usize, r: *const $t, c: *mut $t, ldc: usize, fresh: bool,
+                depths: &Depths, l: *const $t, r: *const $t, c: *mut $t, ldc: usize, fresh: bool,
             ) {
                 // SAFETY: see above.
-                unsafe { depthwise::tile::<$t, S, M, V>(depths, l, row_step, r, c, ldc, fresh) }
+                unsafe { depthwise::tile::<$t, S, M, V>(depths, l, r, c, ldc, fresh) }
             }
             $(#[$feature])?
             unsafe fn assemble(
@@ -267,8 +272,11 @@ macro_rules! table {
                 unsafe { rows::fma_chains::<$t, S>(rounds) }
             }
 
-            const fn vectors<const V: usize>() -> [TileFn<$t>; ROW_STEPS] {
-                [microkernel::<1, V>, microkernel::<2, V>, microkernel::<4, V>, microkernel::<$max_rows, V>]
+            const fn vectors<const V: usize, const KIND: u8>() -> [TileFn<$t>; ROW_STEPS] {
+                [microkernel::<1, V, KIND>, microkernel::<2, V, KIND>, microkernel::<4, V, KIND>, microkernel::<$max_rows, V, KIND>]
+            }
+            const fn tiles<const KIND: u8>() -> [[TileFn<$t>; ROW_STEPS]; MAX_VECTORS] {
+                [vectors::<1, KIND>(), vectors::<2, KIND>(), vectors::<$max_vectors, KIND>()]
             }
 
             /// Of up to MOST rows, a power of two.
@@ -288,7 +296,7 @@ macro_rules! table {
                 lanes: <S as Simd<$t>>::LANES,
                 mr: <S as Simd<$t>>::ROWS,
                 nr: <S as Simd<$t>>::LANES * <S as Simd<$t>>::VECTORS,
-                tiles: [vectors::<1>(), vectors::<2>(), vectors::<$max_vectors>()],
+                tiles: [tiles::<{ kind::PACKED }>(), tiles::<{ kind::ROWS }>(), tiles::<{ kind::RUNS }>()],
                 blend,
                 add_squares,
                 multiply,

@@ -32,9 +32,9 @@ use epilogue::{Epilogue, Tile};
 use kernels::Kernels;
 use pack::Pack;
 pub(crate) use plan::slabs_of;
-pub(crate) use plan::{ALIGN, LINE, PARALLEL_WORK, TASKS, WINDOW, aligned};
+pub(crate) use plan::{ALIGN, LEAST, LINE, PARALLEL_WORK, TASKS, WINDOW, aligned, strip_rows};
 use plan::{Packing, Plan, Region};
-use slab::{Panels, Part, Slab};
+use slab::{Left, Panels, Part, Slab};
 
 /// Widest panel of any instruction set.
 pub(crate) const WIDEST: usize = 64;
@@ -125,12 +125,12 @@ pub(crate) fn streamed_depth<T: Element>(m: usize, n: usize, k: usize, par: Par)
 
 /// As [`streamed_scratch`], of [`Engine::windowed`].
 pub(crate) fn windowed_scratch<T: Element>(m: usize, n: usize, k: usize, par: Par) -> StackReq {
-    Plan::windowed(m, n, k, T::kernels(par.isa())).scratch::<T>(par)
+    Plan::windowed::<T>(m, n, k, par).scratch::<T>(par)
 }
 
 /// As [`streamed_depth`], of [`Engine::windowed`].
 pub(crate) fn windowed_depth<T: Element>(m: usize, n: usize, k: usize, par: Par) -> usize {
-    Plan::windowed(m, n, k, T::kernels(par.isa())).depth()
+    Plan::windowed::<T>(m, n, k, par).depth()
 }
 
 /// Rows of a tile of a product, or of a streamed one.
@@ -177,9 +177,8 @@ impl<'a, T: Element> Engine<'a, T> {
         par: Par,
     ) -> Self {
         assert_eq!(left.depth(), right.depth(), "product: depths differ");
-        let kernels = T::kernels(par.isa());
-        let plan = Plan::windowed(left.extent(), right.extent(), left.depth(), kernels);
-        Engine { left, right: Some(right), epilogue, plan, kernels, par: plan.par(par) }
+        let plan = Plan::windowed::<T>(left.extent(), right.extent(), left.depth(), par);
+        Engine { left, right: Some(right), epilogue, plan, kernels: T::kernels(par.isa()), par: plan.par(par) }
     }
 
     /// `epilogue(x x^T)`, tiles that meet the lower triangle only.
@@ -263,10 +262,16 @@ impl<'a, T: Element> Engine<'a, T> {
         }
     }
 
+    /// Whether the left operand is read where it lies.
+    fn left_in_place(&self) -> bool {
+        self.right.is_some() && self.left.rows(0, &(0..self.plan.k)).is_some()
+    }
+
     /// Packs whole operands, by panel and stretch of depth, those that the plan wants ahead.
     fn pack_ahead<'s>(&self, stack: &'s mut MemStack) -> (Packed<'s, T>, &'s mut MemStack) {
         let plan = &self.plan;
         let [left_len, right_len] = plan.packed_lens();
+        let left_len = if self.left_in_place() { 0 } else { left_len };
         let (left, stack) = aligned::<T>(stack, left_len);
         let (right, stack) = aligned::<T>(stack, right_len);
         let indices = |len: usize, extent: usize| 0..if len > 0 { extent } else { 0 };
@@ -328,20 +333,23 @@ impl<'a, T: Element> Engine<'a, T> {
             let slab =
                 |memory: &'_ [T]| Panels { ptr: memory.as_ptr(), step: plan.nr * depths.len(), continued: false };
             let [left_ahead, right_ahead] = plan.packs_ahead();
-            let l = if left_ahead {
-                ahead(packed.left, rows.start)
-            } else {
-                self.pack_slab(self.left, slab_left, &rows, &depths);
-                slab(slab_left)
+            let l = match self.left.rows(rows.start, &depths).filter(|_| self.right.is_some()) {
+                Some(rows) => Left::Rows(rows),
+                None if left_ahead => Left::Packed(ahead(packed.left, rows.start)),
+                None => {
+                    self.pack_slab(self.left, slab_left, &rows, &depths);
+                    Left::Packed(slab(slab_left))
+                }
             };
-            let r = match self.right {
+            let r = match (self.right, l) {
                 _ if right_ahead => ahead(packed.right, cols.start - first_packed),
-                Some(right) => {
+                (Some(right), _) => {
                     self.pack_slab(right, slab_right, &cols, &depths);
                     slab(slab_right)
                 }
                 // One tile: its rows are its columns.
-                None => l,
+                (None, Left::Packed(l)) => l,
+                (None, Left::Rows(_)) => unreachable!("a symmetric product is packed"),
             };
             let slab = Slab {
                 rows: rows.len(),

@@ -5,10 +5,12 @@
 //! symmetric product packs once.
 
 use super::kernels::Kernels;
+use super::slab::Rows;
 use crate::element::{Element, Input};
 use crate::isa::Isa;
 use crate::view::{MatRef, View};
 use core::any::TypeId;
+use core::ops::Range;
 
 /// An operand `[extent, depth]` of a product, read panel by panel.
 pub trait Pack<T: Element>: Sync {
@@ -20,6 +22,12 @@ pub trait Pack<T: Element>: Sync {
 
     /// Fills `panel` (`nr` elements for each depth) with indices `first..first + nr`, starting at depth `start`.
     fn pack(&self, panel: &mut [T], first: usize, start: usize, kernels: &Kernels<T>);
+
+    /// The indices from `first` on where they lie, if at these depths each is contiguous in memory: then a left operand need not be packed.
+    fn rows(&self, first: usize, depths: &Range<usize>) -> Option<Rows<T>> {
+        let _ = (first, depths);
+        None
+    }
 }
 
 impl<T: Element, P: Pack<T> + ?Sized> Pack<T> for &P {
@@ -33,6 +41,10 @@ impl<T: Element, P: Pack<T> + ?Sized> Pack<T> for &P {
 
     fn pack(&self, panel: &mut [T], first: usize, start: usize, kernels: &Kernels<T>) {
         (**self).pack(panel, first, start, kernels);
+    }
+
+    fn rows(&self, first: usize, depths: &Range<usize>) -> Option<Rows<T>> {
+        (**self).rows(first, depths)
     }
 }
 
@@ -95,6 +107,14 @@ impl<I: Input> Pack<I::Acc> for Strided<'_, I> {
             depth += count;
             rest = tail;
         }
+    }
+
+    fn rows(&self, first: usize, depths: &Range<usize>) -> Option<Rows<I::Acc>> {
+        let [outer, inner, _] = self.view.shape();
+        let [_, depth_step, index_step] = self.view.strides();
+        let contiguous = outer == 1 && (depth_step == 1 || inner == 1) && TypeId::of::<I>() == TypeId::of::<I::Acc>();
+        let at = first as isize * index_step + depths.start as isize;
+        contiguous.then(|| Rows { ptr: self.view.as_ptr().wrapping_offset(at).cast(), step: index_step })
     }
 }
 
@@ -194,6 +214,12 @@ impl<T: Element, S: Element, P: Pack<T>> Pack<S> for Widened<T, P> {
                 row.iter_mut().zip(given).for_each(|(x, &given)| *x = S::from_f64(given.to_f64()));
             }
         }
+    }
+
+    fn rows(&self, first: usize, depths: &Range<usize>) -> Option<Rows<S>> {
+        let same_type = TypeId::of::<T>() == TypeId::of::<S>();
+        let rows = self.operand.rows(first, depths).filter(|_| same_type)?;
+        Some(Rows { ptr: rows.ptr.cast(), step: rows.step })
     }
 }
 

@@ -36,11 +36,24 @@ fn work(m: usize, n: usize, k: usize) -> usize {
 /// Tasks that a streamed product is cut into: each packs its operands anew, so tiles stay large.
 const STREAMED_TASKS: usize = 14;
 
-/// Rows of a strip, bytes of its lines, and elements of a window of [`Plan::windowed`], about: many strips share a window, a strip and its window's
-/// slab fit L2, and a window is columns enough that packing the strips anew costs little.
-const STRIP: usize = 48;
+/// The most rows of a strip, bytes of its lines, and elements of a window of [`Plan::windowed`], about: many strips share a window, a strip and its
+/// window's slab fit L2, and a window is columns enough that packing the strips anew costs little.
+const STRIP: usize = 96;
 pub(crate) const LINE: usize = 512 * 4;
 pub(crate) const WINDOW: usize = 800_000;
+
+/// Rows from which on a product is worth a window.
+const WINDOWED: usize = 640;
+
+/// Rows of a strip of a window on `degree` threads. The more, the less often a window's panels come from beyond L2, but there are four strips to a
+/// thread where there are rows enough, and as many to each. A strip is rows of the output: where it ends plays no part in any sum.
+pub(crate) fn strip_rows(rows: usize, degree: usize) -> usize {
+    let strips = rows.div_ceil(STRIP).max((4 * degree).min(rows / LEAST)).max(1).next_multiple_of(degree);
+    rows.div_ceil(strips).next_multiple_of(8).max(LEAST)
+}
+
+/// The fewest rows of a strip.
+pub(crate) const LEAST: usize = 24;
 
 /// Which part of the product is computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,13 +142,13 @@ impl Plan {
 
     /// A plan that packs little at a time of operands that are cheap to pack: a window of columns, then, strip by strip of rows, slabs of the
     /// left operand, which is packed again for each window. Streamed where there are too few strips, or no depth is to be summed.
-    pub(crate) fn windowed<T: Element>(m: usize, n: usize, k: usize, kernels: &Kernels<T>) -> Plan {
+    pub(crate) fn windowed<T: Element>(m: usize, n: usize, k: usize, par: Par) -> Plan {
+        let (kernels, tm) = (T::kernels(par.isa()), strip_rows(m, par.degree()));
         let nr = kernels.nr;
         let columns = (WINDOW / k.max(1)).clamp(nr, LINE / size_of::<T>());
         let tn = n.div_ceil(n.div_ceil(columns).max(1)).next_multiple_of(nr).max(nr);
-        let plan = Plan { m, n, k, nr, tm: STRIP, tn, region: Region::Full, chunks: 1, packing: Packing::Windows };
-        let enough = m.div_ceil(STRIP) >= STREAMED_TASKS && work(m, n, k) >= PARALLEL_WORK;
-        if enough { plan } else { Plan::streamed(m, n, k, kernels) }
+        let plan = Plan { m, n, k, nr, tm, tn, region: Region::Full, chunks: 1, packing: Packing::Windows };
+        if m >= WINDOWED && work(m, n, k) >= PARALLEL_WORK { plan } else { Plan::streamed(m, n, k, kernels) }
     }
 
     /// Tiles along rows and columns.
@@ -227,7 +240,7 @@ impl Plan {
     /// Elements of the slabs that a worker packs for itself.
     pub(crate) fn slab_lens(&self) -> (usize, usize) {
         let [left, right] = self.packs_ahead();
-        let len = |ahead: bool, side: usize| if ahead { 0 } else { side * KC.min(self.k) };
+        let len = |ahead: bool, side: usize| if ahead { 0 } else { self.packed_len(side, KC.min(self.k)) };
         (len(left, self.tm), len(right, self.tn))
     }
 

@@ -1,7 +1,7 @@
 //! One slab of depth of one macro-tile: the two loops around the microkernel.
 
 use super::kernels::Kernels;
-use super::microkernel::Depths;
+use super::microkernel::{Depths, kind};
 use crate::simd::line;
 
 /// Panels in memory, `step` elements apart.
@@ -11,6 +11,32 @@ pub(crate) struct Panels<T> {
     pub(crate) step: usize,
     /// Whether the next slab follows on this one in every panel: then it is asked for while this one is worked on.
     pub(crate) continued: bool,
+}
+
+/// A left operand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Left<T> {
+    Packed(Panels<T>),
+    /// Read where it lies.
+    Rows(Rows<T>),
+}
+
+/// Indices of an operand that are contiguous along the depth.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<T> {
+    pub(crate) ptr: *const T,
+    /// Elements from one index to the next.
+    pub(crate) step: isize,
+}
+
+impl<T> Left<T> {
+    /// Where row `i` begins.
+    fn at(&self, i: usize, nr: usize) -> *const T {
+        match self {
+            Left::Packed(panels) => panels.ptr.wrapping_add(i / nr * panels.step + i % nr),
+            Left::Rows(rows) => rows.ptr.wrapping_offset(i as isize * rows.step),
+        }
+    }
 }
 
 /// Which register tiles of a macro-tile are computed.
@@ -29,7 +55,7 @@ pub(crate) struct Slab<T> {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) depth: usize,
-    pub(crate) left: Panels<T>,
+    pub(crate) left: Left<T>,
     pub(crate) right: Panels<T>,
     pub(crate) part: Part,
 }
@@ -38,11 +64,18 @@ impl<T: Copy> Slab<T> {
     /// Adds it to a tile of leading dimension `ld`, or overwrites the tile if `fresh`.
     ///
     /// # Safety
-    /// `kernels` belong to an ISA this CPU has. Panels hold `depth` rows of nr; the tile has room for `rows` rows of columns up to whole
-    /// panels.
+    /// `kernels` belong to an ISA this CPU has. Panels hold `depth` rows of nr, rows of a left operand that is not packed `depth` elements; the
+    /// tile has room for `rows` rows of columns up to whole panels.
     pub(crate) unsafe fn add(&self, tile: *mut T, ld: usize, fresh: bool, kernels: &Kernels<T>) {
         let (nr, mr) = (kernels.nr, kernels.mr);
         let mut depths = Depths::dense(self.depth, nr);
+        let kind = match self.left {
+            Left::Packed(_) => kind::PACKED,
+            Left::Rows(rows) => {
+                depths.row_step = rows.step;
+                kind::ROWS
+            }
+        };
         let mut ahead = Ahead::new(self, nr, mr);
         for j in (0..self.cols).step_by(nr) {
             let width = nr.min(self.cols - j);
@@ -68,12 +101,14 @@ impl<T: Copy> Slab<T> {
                     i += step;
                     continue;
                 }
+                let l = self.left.at(i, nr);
                 // SAFETY: the caller's contract.
                 unsafe {
-                    let l = self.left.ptr.add(i / nr * self.left.step + i % nr);
                     let r = self.right.ptr.add(j / nr * self.right.step + skip);
                     depths.next = ahead.next().unwrap_or(r.cast());
-                    kernels.tile(step, width)(&depths, l, r, tile.add(i * ld + j + skip), ld, fresh);
+                    // The same rows' next slab, once a slab.
+                    depths.next_rows = l.wrapping_add(if j == 0 { self.depth } else { 0 }).cast();
+                    kernels.tile_of(kind, step, width)(&depths, l, r, tile.add(i * ld + j + skip), ld, fresh);
                 }
                 i += step;
             }
@@ -97,7 +132,12 @@ struct Ahead<T> {
 impl<T: Copy> Ahead<T> {
     fn new(slab: &Slab<T>, nr: usize, mr: usize) -> Self {
         let side = |panels: Panels<T>, extent: usize| (panels, if panels.continued { extent.div_ceil(nr) } else { 0 });
-        let sides = [side(slab.left, slab.rows), side(slab.right, slab.cols)];
+        let left = match slab.left {
+            Left::Packed(panels) => side(panels, slab.rows),
+            // Hardware prefetchers follow a few rows.
+            Left::Rows(_) => side(slab.right, 0),
+        };
+        let sides = [left, side(slab.right, slab.cols)];
         let panel = nr * slab.depth / line::<T>();
         let lines = (sides[0].1 + sides[1].1) * panel;
         let calls = slab.cols.div_ceil(nr) * slab.rows.div_ceil(mr);

@@ -29,6 +29,19 @@ macro_rules! avx2 {
                 // SAFETY: see above.
                 unsafe { $set(x) }
             }
+            #[cfg(not(miri))]
+            #[inline(always)]
+            unsafe fn pin(v: $v) -> $v {
+                #[inline]
+                #[target_feature(enable = "avx2")]
+                fn pin(mut v: $v) -> $v {
+                    // SAFETY: an empty instruction.
+                    unsafe { core::arch::asm!("/* {} */", inout(ymm_reg) v, options(nostack, preserves_flags)) };
+                    v
+                }
+                // SAFETY: see above.
+                unsafe { pin(v) }
+            }
             #[inline(always)]
             unsafe fn load(p: *const $t) -> $v {
                 // SAFETY: see above.

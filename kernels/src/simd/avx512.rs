@@ -26,6 +26,19 @@ macro_rules! avx512 {
                 // SAFETY: see above.
                 unsafe { $set(x) }
             }
+            #[cfg(not(miri))]
+            #[inline(always)]
+            unsafe fn pin(v: $v) -> $v {
+                #[inline]
+                #[target_feature(enable = "avx512f")]
+                fn pin(mut v: $v) -> $v {
+                    // SAFETY: an empty instruction.
+                    unsafe { core::arch::asm!("/* {} */", inout(zmm_reg) v, options(nostack, preserves_flags)) };
+                    v
+                }
+                // SAFETY: see above.
+                unsafe { pin(v) }
+            }
             #[inline(always)]
             unsafe fn load(p: *const $t) -> $v {
                 // SAFETY: see above.

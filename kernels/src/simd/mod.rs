@@ -125,4 +125,9 @@ pub(crate) trait Simd<T: Copy>: Copy + 'static {
     unsafe fn even(a: Self::V, b: Self::V) -> Self::V;
     /// The sum of all elements.
     unsafe fn sum(v: Self::V) -> T;
+    /// `v`, known before any load or pinned value that follows: keeps a compiler from moving loads ahead until registers run out.
+    #[inline(always)]
+    unsafe fn pin(v: Self::V) -> Self::V {
+        v
+    }
 }

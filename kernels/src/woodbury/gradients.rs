@@ -15,7 +15,7 @@ use crate::element::Element;
 use crate::engine::epilogue::Epilogue;
 use crate::engine::kernels::Kernels;
 use crate::engine::pack::{Pack, Strided};
-use crate::engine::slab::{Panels, Part, Slab};
+use crate::engine::slab::{Left, Panels, Part, Slab};
 use crate::engine::{self, ALIGN, Buffers, Engine, aligned, slabs_of};
 use crate::par::Par;
 use crate::view::MatRef;
@@ -118,7 +118,7 @@ fn gradient<T: Element>(
             rows: outputs.len(),
             cols: inputs.len(),
             depth: depths.len(),
-            left: panels(left),
+            left: Left::Packed(panels(left)),
             right: panels(right),
             part: Part::Full,
         };

@@ -7,6 +7,7 @@ use crate::covariance::Bias;
 use crate::element::Element;
 use crate::engine::kernels::Kernels;
 use crate::engine::pack::{PIECE, Pack, Strided, Widened, WithOne, WithOneDepth};
+use crate::engine::slab::Rows as Unpacked;
 use crate::isa::Isa;
 use crate::view::View;
 use core::ops::Range;
@@ -337,6 +338,13 @@ impl<T: Element> Pack<T> for Loader<'_, T> {
         if let Some(scaled) = &self.scaled {
             scaled.multiply(panel, first, start, kernels);
         }
+    }
+
+    fn rows(&self, first: usize, depths: &Range<usize>) -> Option<Unpacked<T>> {
+        let operand = self.inner.operand();
+        // Neither scaled nor the constant of a bias.
+        let plain = self.scaled.is_none() && self.one != Some(Index::Features) && depths.end <= operand.depth();
+        if plain { operand.rows(first, depths) } else { None }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each window of the right batch's rows, packed at once                      a few hundred rows: bounds memory, whatever N
-//!     for each strip of the left batch's rows, on whichever thread is free       packed by its task, a slab at a time
+//!     for each strip of the left batch's rows, on whichever thread is free       read where it lies, or packed by its task a slab at a time
 //!         xs = X X'^T of the tile,  es = E E'^T of the tile                      both in L2, finished before they meet
 //!         es = es * xs, entry by entry, summed over the positions of each pair of rows
 //!         sink(row of es), for each row
@@ -10,19 +10,18 @@
 
 use super::layer::Block;
 use crate::element::Element;
+pub(crate) use crate::engine::LEAST;
 use crate::engine::kernels::Kernels;
 use crate::engine::pack::Pack;
-use crate::engine::slab::{Panels, Part, Slab};
-use crate::engine::{ALIGN, Buffers, LINE, PARALLEL_WORK, TASKS, WINDOW, aligned, slabs_of};
+use crate::engine::slab::{Left, Panels, Part, Slab};
+use crate::engine::{ALIGN, Buffers, LINE, PARALLEL_WORK, TASKS, WINDOW, aligned, slabs_of, strip_rows};
 use crate::par::Par;
 use core::ops::Range;
 use dyn_stack::{MemStack, StackReq};
 
-/// Rows and positions of a strip, and how many strips there must then be: each is packed once a window, and every panel of the window is read once a
-/// strip.
+/// Rows and positions of a strip where a row has several, and how many strips there must then be: each is packed once a window, and every panel of
+/// the window is read once a strip.
 const STRIPS: [(usize, usize); 3] = [(96, TASKS), (48, TASKS / 4), (LEAST, 0)];
-/// The least side of a tile in rows and positions.
-pub(crate) const LEAST: usize = 24;
 /// A window may have this part of all rows, packed, if that is more.
 const PART: usize = 4;
 /// Depths that a packing task takes.
@@ -95,7 +94,7 @@ impl Cut {
     }
 }
 
-/// How pairs are cut, by shape and instruction set alone.
+/// How pairs are cut: strips by the number of threads too, which plays no part in any sum; the rest by shape and instruction set alone.
 struct Plan {
     left: Cut,
     right: Cut,
@@ -107,8 +106,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn new<T: Element>(left: &Half<'_, T>, right: Option<&Half<'_, T>>, kernels: &Kernels<T>) -> Plan {
-        let (lower, nr) = (right.is_none(), kernels.nr);
+    fn new<T: Element>(left: &Half<'_, T>, right: Option<&Half<'_, T>>, par: Par) -> Plan {
+        let (lower, nr) = (right.is_none(), T::kernels(par.isa()).nr);
         let right = right.unwrap_or(left);
         let depths = left.operands.map(|operand| operand.depth());
         let depth = (depths[0] + depths[1]).max(1);
@@ -119,8 +118,12 @@ impl Plan {
         let window = window.clamp(LEAST, LINE / size_of::<T>());
         // Even windows, of whole panels.
         let window = indices.div_ceil(indices.div_ceil(window)).next_multiple_of(nr).min(LINE / size_of::<T>());
-        let strips = STRIPS.map(|(side, least)| (Cut::new(left, side), least));
-        let strip = strips.into_iter().find(|(cut, least)| cut.blocks() >= *least).unwrap_or(strips[0]).0;
+        let strip = if left.positions == 1 {
+            Cut::new(left, strip_rows(left.rows, par.degree()))
+        } else {
+            let strips = STRIPS.map(|(side, least)| (Cut::new(left, side), least));
+            strips.into_iter().find(|(cut, least)| cut.blocks() >= *least).unwrap_or(strips[0]).0
+        };
         let right = Cut::new(right, window);
         Plan { left: strip, right, lower, depths, nr, work: pairs.saturating_mul(depth) }
     }
@@ -159,12 +162,12 @@ impl Plan {
 
 /// Windows of the right batch.
 pub(crate) fn columns<T: Element>(left: &Half<'_, T>, right: &Half<'_, T>, par: Par) -> usize {
-    Plan::new(left, Some(right), T::kernels(par.isa())).right.blocks()
+    Plan::new(left, Some(right), par).right.blocks()
 }
 
 /// The roundings that a term passes: of both products, one for theirs, and of the sums over positions.
 pub(crate) fn depth<T: Element>(left: &Half<'_, T>, right: Option<&Half<'_, T>>, par: Par) -> usize {
-    let plan = Plan::new(left, right, T::kernels(par.isa()));
+    let plan = Plan::new(left, right, par);
     let slabs = |k: usize| slabs_of(0..k).map(|slab| slab.len()).max().unwrap_or(0) + slabs_of(0..k).count();
     let positions = plan.left.positions + plan.right.positions;
     slabs(plan.depths[0]) + slabs(plan.depths[1]) + 1 + if positions > 2 { 2 * positions } else { 0 }
@@ -172,7 +175,7 @@ pub(crate) fn depth<T: Element>(left: &Half<'_, T>, right: Option<&Half<'_, T>>,
 
 /// Scratch of [`run`].
 pub(crate) fn scratch<T: Element>(left: &Half<'_, T>, right: Option<&Half<'_, T>>, par: Par) -> StackReq {
-    let plan = Plan::new(left, right, T::kernels(par.isa()));
+    let plan = Plan::new(left, right, par);
     let req = |len: usize| StackReq::new_aligned::<T>(len, ALIGN);
     let degree = plan.par(par).degree();
     StackReq::all_of(&[req(plan.window_lens()[1]), req(plan.slab_len() * degree), req(2 * plan.tile_len() * degree)])
@@ -187,7 +190,7 @@ pub(crate) fn run<T: Element>(
     stack: &mut MemStack,
 ) {
     let kernels = T::kernels(par.isa());
-    let plan = Plan::new(left, right, kernels);
+    let plan = Plan::new(left, right, par);
     let par = plan.par(par);
     par.enter(|| {
         let (window, stack) = aligned::<T>(stack, plan.window_lens()[1]);
@@ -289,10 +292,16 @@ impl<T: Element> Job<'_, T> {
         let from = if side == 1 { plan.window_lens()[0] } else { 0 } + q * depth;
         let window = self.window.as_ptr().wrapping_add(from);
         for depths in slabs_of(0..depth) {
-            for (panel, memory) in memory.chunks_exact_mut(nr * depths.len()).take(rows.div_ceil(nr)).enumerate() {
-                self.left.operands[side].pack(memory, first + panel * nr, depths.start, self.kernels);
-            }
-            let left = Panels { ptr: memory.as_ptr(), step: nr * depths.len(), continued: false };
+            let left = match self.left.operands[side].rows(first, &depths) {
+                Some(rows) => Left::Rows(rows),
+                None => {
+                    let panels = memory.chunks_exact_mut(nr * depths.len()).take(rows.div_ceil(nr));
+                    for (panel, memory) in panels.enumerate() {
+                        self.left.operands[side].pack(memory, first + panel * nr, depths.start, self.kernels);
+                    }
+                    Left::Packed(Panels { ptr: memory.as_ptr(), step: nr * depths.len(), continued: false })
+                }
+            };
             let right =
                 Panels { ptr: window.wrapping_add(depths.start * nr), step: nr * depth, continued: depths.end < depth };
             let slab = Slab { rows, cols, depth: depths.len(), left, right, part };
