@@ -70,9 +70,9 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Batches of `size` among `images` images, `size` at most `images`.
-    pub fn new(images: usize, size: usize, seed: u64) -> Self {
-        Self { order: (0..images).collect(), size, next: images, rng: rng(seed, Purpose::Order) }
+    /// Batches of `size` among `images` images, `size` at most `images`, in an order of their own for each purpose.
+    pub fn new(images: usize, size: usize, seed: u64, purpose: Purpose) -> Self {
+        Self { order: (0..images).collect(), size, next: images, rng: rng(seed, purpose) }
     }
 
     /// The numbers of the next batch's images.
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn an_epoch_takes_every_image_once() {
-        let mut batches = Batches::new(6, 2, 1);
+        let mut batches = Batches::new(6, 2, 1, Purpose::Order);
         for _ in 0..3 {
             let mut epoch: Vec<usize> = (0..3).flat_map(|_| batches.next().to_vec()).collect();
             epoch.sort_unstable();

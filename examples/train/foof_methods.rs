@@ -47,7 +47,7 @@ pub fn kfac(problem: &Problem, settings: &Settings, seed: u64) -> Result<Box<dyn
     Ok(Box::new(Preconditioned { optimizer, sampling: Some(sampling), gradients: gradients(&problem.architecture) }))
 }
 
-/// The exact natural gradient of each step's own mini-batch: its system `lambda I + G^T G` is formed and factored before the step.
+/// The exact natural gradient: the system `lambda I + G^T G` of each step's mini-batch, its own or a second one, is formed and factored before the step.
 pub fn natural(
     problem: &Problem,
     settings: &Settings,
@@ -56,7 +56,7 @@ pub fn natural(
     labels: Labels,
 ) -> Result<Box<dyn Method>> {
     let Problem { task, architecture, batch, fisher_batch, .. } = problem;
-    let sampling = Sampling::new(*task, architecture, *batch, *fisher_batch, labels, seed);
+    let sampling = Sampling::new(*task, architecture, *batch.max(fisher_batch), *fisher_batch, labels, seed);
     let defaults = NaturalGradientOptions::new(*fisher_batch);
     let options = NaturalGradientOptions {
         damping: settings.damping,
@@ -147,10 +147,16 @@ impl<P: Preconditioner<f32>> Method for Preconditioned<P> {
         }
     }
 
-    fn step(&mut self, network: &mut Network, errors: &Errors, workspace: &mut Workspace) -> Result {
+    fn step(
+        &mut self,
+        network: &mut Network,
+        errors: &Errors,
+        fisher: Option<&Network>,
+        workspace: &mut Workspace,
+    ) -> Result {
         let wanted = self.optimizer.wants_observation();
         if let Some(sampling) = self.sampling.as_mut().filter(|_| wanted) {
-            sampling.draw(network, workspace)?;
+            sampling.draw(fisher.unwrap_or(network), workspace)?;
         }
         let scale = (network.rows() as f32).recip();
         let (mut weights, mut gradients, mut observations) = (Vec::new(), Vec::new(), Vec::new());
@@ -167,8 +173,13 @@ impl<P: Preconditioner<f32>> Method for Preconditioned<P> {
                     Gradient::Matrix(MatRef::new(memory, shape)?)
                 }
             });
-            if wanted {
+            if wanted && fisher.is_none() {
                 observations.push(observation(&self.sampling, number, inputs)?);
+            }
+        }
+        if let Some(fisher) = fisher.filter(|_| wanted) {
+            for (number, inputs) in fisher.inputs().enumerate() {
+                observations.push(observation(&self.sampling, number, inputs?)?);
             }
         }
         Ok(self.optimizer.step(&mut weights, &gradients, &observations)?)

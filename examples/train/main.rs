@@ -130,6 +130,10 @@ fn problem(options: &Options) -> Result<Problem> {
     if batch > images {
         return Err(format!("--batch {batch} is more than the {images} images to train on").into());
     }
+    let fisher_batch = options.fisher_batch.unwrap_or(batch);
+    if fisher_batch > images {
+        return Err(format!("--fisher-batch {fisher_batch} is more than the {images} images to train on").into());
+    }
     let classes = match task {
         Task::Autoencoder => train.width,
         Task::Classifier | Task::ConvolutionalClassifier => idx::CLASSES,
@@ -141,7 +145,8 @@ fn problem(options: &Options) -> Result<Problem> {
         batch,
         steps: options.steps(images),
         par: Par::all(),
-        fisher_batch: options.fisher_batch.unwrap_or(batch),
+        fisher_batch,
+        fisher_from: options.fisher_from,
         train,
     })
 }

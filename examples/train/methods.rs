@@ -26,8 +26,15 @@ pub trait Method {
         Ok(())
     }
 
-    /// Steps the weights, given the errors of the mini-batch in the network.
-    fn step(&mut self, network: &mut Network, errors: &Errors, workspace: &mut Workspace) -> Result;
+    /// Steps the weights, given the errors of the mini-batch in the network. `fisher`, if there is one, has the same weights and the mini-batch
+    /// that the Fisher matrix is to be made of.
+    fn step(
+        &mut self,
+        network: &mut Network,
+        errors: &Errors,
+        fisher: Option<&Network>,
+        workspace: &mut Workspace,
+    ) -> Result;
 }
 
 /// A chunk of an elementwise pass: its three or four streams fit the second-level cache.
@@ -51,7 +58,13 @@ impl Sgd {
 }
 
 impl Method for Sgd {
-    fn step(&mut self, network: &mut Network, errors: &Errors, workspace: &mut Workspace) -> Result {
+    fn step(
+        &mut self,
+        network: &mut Network,
+        errors: &Errors,
+        _fisher: Option<&Network>,
+        workspace: &mut Workspace,
+    ) -> Result {
         for (layer, velocity) in network.layers(errors).zip(&mut self.velocity) {
             let LayerView { weight, shape, inputs, errors } = layer?;
             if self.momentum == 0.0 {
@@ -97,7 +110,13 @@ impl Adam {
 }
 
 impl Method for Adam {
-    fn step(&mut self, network: &mut Network, errors: &Errors, workspace: &mut Workspace) -> Result {
+    fn step(
+        &mut self,
+        network: &mut Network,
+        errors: &Errors,
+        _fisher: Option<&Network>,
+        workspace: &mut Workspace,
+    ) -> Result {
         self.steps += 1;
         let (beta_1, beta_2) = (self.first_decay, Self::SECOND_DECAY);
         // m / (1 - beta_1^t) and v / (1 - beta_2^t), with the corrections taken out of the loop.

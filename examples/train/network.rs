@@ -179,6 +179,13 @@ impl Network {
         }
     }
 
+    /// Takes over the weights of a network of the same architecture.
+    pub fn copy_weights(&mut self, from: &Network) {
+        for (layer, from) in self.layers.iter_mut().zip(&from.layers) {
+            layer.weight.copy_from_slice(&from.weight);
+        }
+    }
+
     /// Images in the mini-batch last loaded.
     pub fn rows(&self) -> usize {
         self.rows

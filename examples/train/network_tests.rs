@@ -66,7 +66,7 @@ fn gradient_descent_with_momentum() {
     let gradients = [vec![4.0, 8.0, 4.0, 0.0, 0.0, 0.0], vec![8.0, 0.0, 2.0]];
     // Two steps with one gradient U: V = U, then 1.5 U; in sum W - 0.5 (2.5 U).
     for _ in 0..2 {
-        sgd.step(&mut network, &errors, &mut workspace).unwrap();
+        sgd.step(&mut network, &errors, None, &mut workspace).unwrap();
     }
     for ((layer, weight), gradient) in network.layers.iter().zip(WEIGHTS).zip(gradients) {
         let expected: Vec<f32> = weight.iter().zip(gradient).map(|(w, u)| w - 1.25 * u).collect();

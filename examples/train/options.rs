@@ -90,9 +90,13 @@ pub struct Options {
     #[arg(long, value_parser = fraction, default_value_t = Settings::FACTOR_DECAY, value_name = "M")]
     pub factor_decay: f64,
 
-    /// Images of each mini-batch that the natural gradient's Fisher matrix is made of, at most the batch [default: all]
+    /// Images that the natural gradient's Fisher matrix is made of at each step [default: as many as the batch has]
     #[arg(long, value_parser = count, value_name = "N")]
     pub fisher_batch: Option<usize>,
+
+    /// Where they come from
+    #[arg(long, value_enum, default_value = "step", value_name = "FROM")]
+    pub fisher_from: FisherFrom,
 
     /// Seeds of the initial weights, the order of the images and the sampled labels, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1", value_name = "SEEDS")]
@@ -120,6 +124,15 @@ pub enum NetworkKind {
     Cnn,
 }
 
+/// Which images the natural gradient's Fisher matrix is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FisherFrom {
+    /// The first ones of the step's own mini-batch
+    Step,
+    /// A second mini-batch, of any size, in an order of its own: no image's gradient is then divided by itself
+    Independent,
+}
+
 impl Options {
     /// 3 GB of pixels.
     const MOST_IMAGES: usize = 1_000_000;
@@ -134,8 +147,15 @@ impl Options {
         if self.network == NetworkKind::Cnn && self.data.is_none() {
             return Err("--network cnn needs --data: the generated images of curves have no classes".into());
         }
-        if let Some(images) = self.fisher_batch.filter(|&images| images > self.batch) {
-            return Err(format!("--fisher-batch {images} is more than --batch {}", self.batch));
+        let own = self.fisher_from == FisherFrom::Step;
+        if let Some(images) = self.fisher_batch.filter(|&images| own && images > self.batch) {
+            let Self { batch, .. } = self;
+            return Err(format!(
+                "--fisher-batch {images} is more than --batch {batch}: take --fisher-from independent"
+            ));
+        }
+        if !own && !self.methods().iter().any(|method| method.is_natural()) {
+            return Err("--fisher-from independent is for natural gradients: add --method natural".into());
         }
         if self.method.contains(&MethodKind::NaturalFull) && self.data.is_none() {
             return Err("--method natural-full needs --data: the generated images of curves have no classes".into());
@@ -250,8 +270,15 @@ mod tests {
     }
 
     #[test]
+    fn a_second_mini_batch_may_have_any_size() {
+        let options =
+            parse(&["--method", "natural", "--fisher-from", "independent", "--fisher-batch", "1000"]).unwrap();
+        assert_eq!((options.fisher_from, options.fisher_batch), (FisherFrom::Independent, Some(1000)));
+    }
+
+    #[test]
     fn nonsense_is_refused_with_the_name_of_the_option() {
-        let cases: [&[&str]; 15] = [
+        let cases: [&[&str]; 16] = [
             &["--damping", "0"],
             &["--damping", "nan"],
             &["--learning-rate", "-1"],
@@ -266,6 +293,7 @@ mod tests {
             &["--method", "lbfgs"],
             &["--network", "cnn"],
             &["--fisher-batch", "101"],
+            &["--fisher-from", "independent", "--method", "kfac"],
             &["--method", "natural-full"],
         ];
         for arguments in cases {

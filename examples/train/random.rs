@@ -15,6 +15,8 @@ pub enum Purpose {
     Order,
     /// K-FAC's labels, sampled from the model.
     Labels,
+    /// The order in which mini-batches of the Fisher matrix's own take the images.
+    FisherOrder,
     /// The control points of image number `.0`.
     Curve(u64),
 }
@@ -26,6 +28,8 @@ pub fn rng(seed: u64, purpose: Purpose) -> Rng {
         Purpose::Weights => 0,
         Purpose::Order => 1,
         Purpose::Labels => 2,
+        // After every curve's.
+        Purpose::FisherOrder => u64::MAX,
         Purpose::Curve(image) => 3 + image,
     });
     rng

@@ -4,15 +4,21 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::options::FisherFrom;
 use crate::settings::{MethodKind, Settings};
 use crate::training::{End, Point, Problem, Run};
 
 /// What was run, in one line.
 pub fn headline(problem: &Problem) -> String {
-    let Problem { task, train, batch, steps, par, .. } = problem;
+    let Problem { task, train, batch, fisher_batch, fisher_from, steps, par, .. } = problem;
     let threads = if par.degree() == 1 { "thread" } else { "threads" };
+    let fisher = match fisher_from {
+        FisherFrom::Step if fisher_batch == batch => String::new(),
+        FisherFrom::Step => format!(" (F of {fisher_batch} of them)"),
+        FisherFrom::Independent => format!(" (F of {fisher_batch} others)"),
+    };
     format!(
-        "{} {} {}: {} images, batch {batch}, {steps} steps, {} {threads} ({})",
+        "{} {} {}: {} images, batch {batch}{fisher}, {steps} steps, {} {threads} ({})",
         train.name,
         task.title(),
         problem.architecture,
@@ -152,11 +158,13 @@ pub fn markdown(rows: &[Vec<String>]) -> String {
 
 /// Everything measured, for programs.
 pub fn json(problem: &Problem, runs: &[Run]) -> Value {
-    let Problem { train, batch, steps, par, .. } = problem;
+    let Problem { train, batch, fisher_batch, fisher_from, steps, par, .. } = problem;
     json!({
         "data": train.name,
         "images": train.len(),
         "batch": batch,
+        "fisher_batch": fisher_batch,
+        "fisher_independent": *fisher_from == FisherFrom::Independent,
         "steps": steps,
         "threads": par.degree(),
         "isa": par.isa().name(),

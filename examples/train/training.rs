@@ -11,8 +11,10 @@ use crate::data::{Batches, Dataset};
 use crate::foof_methods::{foof, kfac, natural};
 use crate::methods::{Adam, Method, Sgd};
 use crate::network::{Errors, Network};
+use crate::options::FisherFrom;
 use crate::products::Workspace;
 use crate::progress::Bar;
+use crate::random::Purpose;
 use crate::sampling::Labels;
 use crate::settings::{MethodKind, Settings};
 use crate::task::{Score, Task};
@@ -33,8 +35,9 @@ pub struct Problem {
     pub train: Dataset,
     pub held_out: Option<Dataset>,
     pub batch: usize,
-    /// Images of a mini-batch that the natural gradient's Fisher matrix is made of.
+    /// Images that the natural gradient's Fisher matrix is made of, and where they come from.
     pub fisher_batch: usize,
+    pub fisher_from: FisherFrom,
     pub steps: usize,
     pub par: Par,
 }
@@ -90,7 +93,7 @@ impl Run {
 impl Problem {
     /// Trains a new network, initialised and fed in the same way for every method.
     pub fn run(&self, method: MethodKind, settings: Settings, seed: u64, bar: &mut Bar) -> Result<Run> {
-        let mut trainer = Trainer::new(self, seed);
+        let mut trainer = Trainer::new(self, method, seed);
         let mut rule: Box<dyn Method> = match method {
             MethodKind::Sgd => Box::new(Sgd::new(&self.architecture, &settings)),
             MethodKind::Adam => Box::new(Adam::new(&self.architecture, &settings)),
@@ -146,18 +149,27 @@ struct Trainer<'a> {
     errors: Errors,
     workspace: Workspace,
     batches: Batches,
+    /// The network with a mini-batch of the Fisher matrix's own, if it has one.
+    fisher: Option<(Network, Batches)>,
     seed: u64,
 }
 
 impl<'a> Trainer<'a> {
-    fn new(problem: &'a Problem, seed: u64) -> Self {
-        let Problem { architecture, batch, par, .. } = problem;
+    fn new(problem: &'a Problem, method: MethodKind, seed: u64) -> Self {
+        let Problem { architecture, batch, fisher_batch, par, .. } = problem;
+        let images = problem.train.len();
+        let second = method.is_natural() && problem.fisher_from == FisherFrom::Independent;
+        let fisher = second.then(|| {
+            let batches = Batches::new(images, *fisher_batch, seed, Purpose::FisherOrder);
+            (Network::new(architecture, *fisher_batch, seed), batches)
+        });
         Self {
             problem,
             network: Network::new(architecture, *batch, seed),
             errors: Errors::new(architecture, *batch),
             workspace: Workspace::new(*par),
-            batches: Batches::new(problem.train.len(), *batch, seed),
+            batches: Batches::new(images, *batch, seed, Purpose::Order),
+            fisher,
             seed,
         }
     }
@@ -166,7 +178,7 @@ impl<'a> Trainer<'a> {
     fn start(&mut self, method: &mut dyn Method) -> Result<f64> {
         let now = Instant::now();
         let Problem { train, batch, .. } = self.problem;
-        let mut batches = Batches::new(train.len(), *batch, self.seed);
+        let mut batches = Batches::new(train.len(), *batch, self.seed, Purpose::Order);
         for _ in 0..method.initial_observations() {
             let images = batches.next().iter().map(|&number| train.image(number));
             self.network.forward(images, &mut self.workspace)?;
@@ -184,7 +196,12 @@ impl<'a> Trainer<'a> {
         self.network.forward(images, &mut self.workspace)?;
         let score = task.score(&self.network, train, numbers.iter().copied(), &mut self.errors);
         self.network.backward(&mut self.errors, &mut self.workspace)?;
-        method.step(&mut self.network, &self.errors, &mut self.workspace)?;
+        if let Some((fisher, batches)) = &mut self.fisher {
+            fisher.copy_weights(&self.network);
+            fisher.forward(batches.next().iter().map(|&number| train.image(number)), &mut self.workspace)?;
+        }
+        let fisher = self.fisher.as_ref().map(|(fisher, _)| fisher);
+        method.step(&mut self.network, &self.errors, fisher, &mut self.workspace)?;
         Ok(score.loss / numbers.len() as f64)
     }
 
