@@ -165,6 +165,8 @@ struct Lefts<T, const KIND: u8> {
 }
 
 impl<T, const KIND: u8> Lefts<T, KIND> {
+    // Nothing is read.
+    #[allow(clippy::pointers_in_nomem_asm_block)]
     #[inline(always)]
     fn new(first: *const T, row_step: isize) -> Self {
         let one = row_step * size_of::<T>() as isize;
@@ -172,13 +174,13 @@ impl<T, const KIND: u8> Lefts<T, KIND> {
         let mut lefts = Lefts { first, fifth: first.wrapping_byte_offset(4 * one), one, three: 3 * one };
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         if KIND == ROWS {
-            let Lefts { first, fifth, one, three } = &mut lefts;
+            let Lefts { first: a, fifth: e, one, three } = &mut lefts;
             // SAFETY: an empty instruction, after which the compiler does not know how these are related: it would else add up every address.
             unsafe {
                 core::arch::asm!(
                     "/* {} {} {} {} */",
-                    inout(reg) * first,
-                    inout(reg) * fifth,
+                    inout(reg) * a,
+                    inout(reg) * e,
                     inout(reg) * one,
                     inout(reg) * three,
                     options(nomem, nostack, preserves_flags)
@@ -200,6 +202,8 @@ impl<T, const KIND: u8> Lefts<T, KIND> {
 }
 
 /// The same addresses, and the compiler does not know: it would else keep a register for every multiple of the steps between them.
+// Nothing is read.
+#[allow(clippy::pointers_in_nomem_asm_block)]
 #[inline(always)]
 fn hidden<T>(l: *const T, r: *const T) -> (*const T, *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
