@@ -43,7 +43,7 @@ pub(crate) const LINE: usize = 512 * 4;
 pub(crate) const WINDOW: usize = 800_000;
 
 /// Rows from which on a product is worth a window.
-const WINDOWED: usize = 640;
+const WINDOWED: usize = 625;
 
 /// Rows of a strip of a window on `degree` threads. The more, the less often a window's panels come from beyond L2, but there are four strips to a
 /// thread where there are rows enough, and as many to each. A strip is rows of the output: where it ends plays no part in any sum.
