@@ -165,29 +165,27 @@ struct Lefts<T, const KIND: u8> {
 }
 
 impl<T, const KIND: u8> Lefts<T, KIND> {
-    // Nothing is read.
-    #[allow(clippy::pointers_in_nomem_asm_block)]
     #[inline(always)]
     fn new(first: *const T, row_step: isize) -> Self {
         let one = row_step * size_of::<T>() as isize;
-        #[cfg_attr(any(miri, not(target_arch = "x86_64")), allow(unused_mut))]
-        let mut lefts = Lefts { first, fifth: first.wrapping_byte_offset(4 * one), one, three: 3 * one };
+        let lefts = Lefts { first, fifth: first.wrapping_byte_offset(4 * one), one, three: 3 * one };
         #[cfg(all(target_arch = "x86_64", not(miri)))]
-        if KIND == ROWS {
-            let Lefts { first: a, fifth: e, one, three } = &mut lefts;
-            // SAFETY: an empty instruction, after which the compiler does not know how these are related: it would else add up every address.
-            unsafe {
-                core::arch::asm!(
-                    "/* {} {} {} {} */",
-                    inout(reg) * a,
-                    inout(reg) * e,
-                    inout(reg) * one,
-                    inout(reg) * three,
-                    options(nomem, nostack, preserves_flags)
-                );
-            }
-        }
+        let lefts = if KIND == ROWS { lefts.hidden() } else { lefts };
         lefts
+    }
+
+    /// The same, and the compiler does not know how they are related: it would else add up every address.
+    // Nothing is read.
+    #[allow(clippy::pointers_in_nomem_asm_block)]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(always)]
+    fn hidden(self) -> Self {
+        let Lefts { mut first, mut fifth, mut one, mut three } = self;
+        // SAFETY: an empty instruction.
+        unsafe {
+            core::arch::asm!("/* {} {} {} {} */", inout(reg) first, inout(reg) fifth, inout(reg) one, inout(reg) three, options(nomem, nostack, preserves_flags));
+        }
+        Lefts { first, fifth, one, three }
     }
 
     /// Row `i < 8`, `depth` elements on.
